@@ -1,0 +1,70 @@
+# make run    start the daemon on the bundled example and say what to try
+# make test   everything that has to hold: style, types, layers, tests
+# make check  the quick half of it: style, types, layers
+# make fix    format and repair what can be repaired
+# make bench  the benchmark table
+# make soak   long runs
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell scripts/find-python)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test check unit others fix bench soak openapi pin clean
+
+run: $(VENV)/.run
+	@$(BIN)/python examples/shop/start.py
+
+test: check unit others
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy oneiric examples/shop
+	$(BIN)/pyright
+
+unit: $(VENV)/.dev
+	scripts/system-packages redis-server
+	$(BIN)/python -m pytest
+
+# The tests that need no other program, on every other supported Python that is installed here.
+others: $(VENV)/.dev
+	scripts/test-other-pythons
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.dev
+	scripts/system-packages redis-server
+	$(BIN)/python -m pytest -m soak tests
+
+openapi: $(VENV)/.dev
+	$(BIN)/python -m oneiric.api.openapi > docs/reference/openapi.json
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; try: apt-get install python3 python3-venv, then make run PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) cannot make a virtual environment; try: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.run: pyproject.toml requirements/run.txt | $(BIN)/python
+	@echo "installing into $(VENV) ..."
+	@$(INSTALL) --require-hashes -r requirements/run.txt
+	@$(INSTALL) --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
+	@echo "installing into $(VENV) ..."
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --no-deps -e .
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+
+# Pin newer versions of what is installed, after a look at what changes.
+pin:
+	scripts/pin

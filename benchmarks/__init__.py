@@ -1,0 +1,1 @@
+"""What Oneiric costs, each figure against a named baseline: ``python -m benchmarks``."""

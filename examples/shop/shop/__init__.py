@@ -1,0 +1,1 @@
+"""A shop that answers what things cost: the example that ``make run`` starts."""

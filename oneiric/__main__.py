@@ -1,0 +1,5 @@
+"""``python -m oneiric``."""
+
+from oneiric.cli.main import main
+
+main()

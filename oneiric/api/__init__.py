@@ -1,0 +1,1 @@
+"""The control API: its documents, its server and its blocking client."""

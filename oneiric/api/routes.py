@@ -1,0 +1,213 @@
+"""The control API as a table: the server, the OpenAPI document and the tests read the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from oneiric.api import schemas, views
+from oneiric.core.candidate import Slot
+from oneiric.core.states import Activity
+from oneiric.runtime.daemon import Daemon
+
+
+class Asked(NamedTuple):
+    """A request after validation: its query, its body and who sent it."""
+
+    query: Any
+    body: Any
+    by: str
+
+
+class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which slots, and whether with their losers."""
+
+    domain: schemas.Domain | None = None
+    shadowed: bool = False
+
+
+class SlotQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One slot."""
+
+    domain: schemas.Domain
+    key: schemas.Name
+
+
+class SlotsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The slots of a domain, of a key, or all."""
+
+    domain: schemas.Domain | None = None
+    key: schemas.Name | None = None
+
+
+Handler = Callable[[Daemon, Asked], Awaitable[msgspec.Struct]]
+
+
+class Route(NamedTuple):
+    """One thing the API can be asked."""
+
+    method: str
+    path: str
+    summary: str
+    handle: Handler
+    answer: type[msgspec.Struct]
+    query: type[msgspec.Struct] = NoQuery
+    body: type[msgspec.Struct] | None = None
+
+
+async def _list(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    query: ListQuery = asked.query
+    return views.list_document(daemon.runtime.snapshot(), domain=query.domain, shadowed=query.shadowed)
+
+
+async def _explain(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    return views.explain_document(daemon.runtime.snapshot(), _slot(asked.query))
+
+
+async def _status(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    query: SlotsQuery = asked.query
+    row = schemas.DaemonRow(
+        pid=_pid(),
+        version=_version(),
+        started_at=views.instant(daemon.started_at),
+        settings=str(daemon.directory),
+        http=daemon.http,
+        watch=daemon.watch,
+        degraded="; ".join(filter(None, (daemon.config_error, daemon.runtime.degraded))),
+        abandoned_calls=daemon.runtime.abandoned_calls,
+    )
+    return views.status_document(daemon.runtime.snapshot(), domain=query.domain, key=query.key, daemon=row)
+
+
+async def _health(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    query: SlotsQuery = asked.query
+    return views.health_document(daemon.runtime.snapshot(), domain=query.domain, key=query.key)
+
+
+async def _probe(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    body: SlotsQuery = asked.body
+    await daemon.runtime.probe_all(domain=body.domain, key=body.key)
+    return views.health_document(daemon.runtime.snapshot(), domain=body.domain, key=body.key, probed=True)
+
+
+async def _plugins(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
+    return views.plugins_document(daemon.runtime.snapshot())
+
+
+async def _config(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
+    return views.config_document(daemon.runtime.settings)
+
+
+async def _swap(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    body: schemas.SwapBody = asked.body
+    report = await daemon.runtime.swap(
+        _slot(body),
+        provider=body.provider,
+        force=body.force,
+        skip_health=body.skip_health,
+        dry_run=body.dry_run,
+        by=asked.by,
+    )
+    return views.swap_document(report, pinned=body.provider is not None and not body.dry_run)
+
+
+async def _unpin(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    body: schemas.SlotBody = asked.body
+    slot = _slot(body)
+    pin, report, unrecorded = await daemon.runtime.unpin(slot, by=asked.by)
+    return schemas.UnpinDocument(
+        domain=slot.domain,
+        key=slot.key,
+        provider=pin.provider if pin is not None else "",
+        serving=report.provider if report is not None else "",
+        warnings=tuple(filter(None, (unrecorded, report.cleanup_error if report is not None else ""))),
+    )
+
+
+async def _pause(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    return await _set_activity(daemon, asked, Activity.PAUSED)
+
+
+async def _resume(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    return await _set_activity(daemon, asked, Activity.OPEN)
+
+
+async def _set_activity(daemon: Daemon, asked: Asked, activity: Activity) -> msgspec.Struct:
+    slot = _slot(asked.body)
+    unrecorded = await daemon.runtime.set_activity(slot, activity, note=asked.body.note, by=asked.by)
+    return _activity(daemon, slot, unrecorded)
+
+
+async def _drain(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    slot = _slot(asked.body)
+    report, unrecorded = await daemon.runtime.drain(slot, note=asked.body.note, by=asked.by)
+    return _activity(daemon, slot, unrecorded, drained=report.drained)
+
+
+def _activity(daemon: Daemon, slot: Slot[Any], unrecorded: str, *, drained: bool | None = None) -> msgspec.Struct:
+    record = daemon.runtime.snapshot().record(slot)
+    return schemas.ActivityDocument(
+        domain=slot.domain,
+        key=slot.key,
+        state=record.state.value,
+        note=record.note,
+        drained=drained,
+        leases=record.leases,
+        warnings=tuple(filter(None, (unrecorded,))),
+    )
+
+
+async def _watch_pause(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    daemon.set_watch(paused=True, by=asked.by)
+    return schemas.WatchDocument(watch=daemon.watch)
+
+
+async def _watch_resume(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    daemon.set_watch(paused=False, by=asked.by)
+    return schemas.WatchDocument(watch=daemon.watch)
+
+
+async def _reload(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    steps = await daemon.reload(by=asked.by)
+    return schemas.ReloadDocument(steps=tuple(f"{step.action} {step.slot}: {step.reason}" for step in steps))
+
+
+def _slot(named: Any) -> Slot[Any]:
+    return Slot[Any](named.domain, named.key)
+
+
+def _pid() -> int:
+    import os
+
+    return os.getpid()
+
+
+def _version() -> str:
+    from oneiric import __version__
+
+    return __version__
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/v1/list", "Who fills each slot", _list, schemas.ListDocument, query=ListQuery),
+    Route("GET", "/v1/explain", "Why one slot is filled as it is", _explain, schemas.ExplainDocument, query=SlotQuery),
+    Route("GET", "/v1/status", "Slots in operation", _status, schemas.StatusDocument, query=SlotsQuery),
+    Route("GET", "/v1/health", "What the last probes said", _health, schemas.HealthDocument, query=SlotsQuery),
+    Route("POST", "/v1/probe", "Probe live instances now", _probe, schemas.HealthDocument, body=SlotsQuery),
+    Route("GET", "/v1/plugins", "Entry points and what became of them", _plugins, schemas.PluginsDocument),
+    Route("GET", "/v1/config", "Effective settings, secrets masked", _config, schemas.ConfigDocument),
+    Route("POST", "/v1/swap", "Replace what fills a slot", _swap, schemas.SwapDocument, body=schemas.SwapBody),
+    Route("POST", "/v1/unpin", "Let precedence choose again", _unpin, schemas.UnpinDocument, body=schemas.SlotBody),
+    Route("POST", "/v1/pause", "Stop new leases", _pause, schemas.ActivityDocument, body=schemas.SlotBody),
+    Route("POST", "/v1/resume", "Allow new leases", _resume, schemas.ActivityDocument, body=schemas.SlotBody),
+    Route("POST", "/v1/drain", "Stop and wait for the last", _drain, schemas.ActivityDocument, body=schemas.SlotBody),
+    Route("POST", "/v1/watch/pause", "Stop following settings", _watch_pause, schemas.WatchDocument, body=NoQuery),
+    Route("POST", "/v1/watch/resume", "Follow settings again", _watch_resume, schemas.WatchDocument, body=NoQuery),
+    Route("POST", "/v1/reload", "Read the settings again", _reload, schemas.ReloadDocument, body=NoQuery),
+)

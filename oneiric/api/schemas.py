@@ -1,0 +1,285 @@
+"""The documents of the control API. ``oneiric <command> --json`` prints the same ones.
+
+``schema`` names a document and its version; fields are added, never renamed. Instants are RFC 3339 in UTC; durations
+are seconds unless the name ends in ``_ms``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Domain = Literal["adapter", "service", "task", "event", "workflow", "action"]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$", max_length=128)]
+Note = Annotated[str, Meta(max_length=500)]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """What every document has: ``live`` is false when it was answered from disk, with no daemon."""
+
+    schema: str = ""
+    live: bool = True
+
+
+class PlacingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate's place in a resolution."""
+
+    provider: str
+    verdict: Literal["active", "shadowed", "rejected"]
+    reason: str
+    source: str
+    stack: str
+    stack_level: int
+    priority: int
+    version: str
+    tie: bool = False
+
+
+class ListRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One slot: the provider that wins it (empty when none does), and the losers when they were asked for."""
+
+    domain: str
+    key: str
+    provider: str
+    source: str
+    stack_level: int
+    priority: int
+    version: str
+    state: str
+    pinned: bool
+    summary: str
+    candidates: int
+    shadowed: tuple[PlacingRow, ...] = ()
+
+
+class ListDocument(Document, frozen=True, kw_only=True):
+    """``oneiric list``."""
+
+    schema: str = "oneiric.list/1"
+    slots: tuple[ListRow, ...] = ()
+
+
+class ExplainDocument(Document, frozen=True, kw_only=True):
+    """``oneiric explain``: ``text`` is what a person reads, the rest is the same for a program."""
+
+    schema: str = "oneiric.explain/1"
+    domain: str
+    key: str
+    provider: str
+    summary: str
+    failure: str
+    selection: str
+    pin: PinRow | None = None
+    near_misses: tuple[str, ...] = ()
+    placings: tuple[PlacingRow, ...] = ()
+    text: str
+
+
+class PinRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An operator's choice."""
+
+    provider: str
+    by: str
+    since: str
+
+
+class HealthRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last probe said; ``healthy`` is null when there was none."""
+
+    domain: str
+    key: str
+    provider: str
+    healthy: bool | None
+    at: str = ""
+    error: str = ""
+
+
+class SwapRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished attempt to put an instance in place."""
+
+    at: str
+    provider: str
+    previous: str
+    outcome: Literal["success", "failed", "rollback"]
+    reason: str
+    error: str
+    duration_ms: float
+    by: str
+
+
+class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One slot in operation. ``provider`` serves; ``wanted`` is whom precedence chooses."""
+
+    domain: str
+    key: str
+    state: str
+    provider: str
+    wanted: str
+    instance_id: str
+    since: str
+    pin: PinRow | None
+    note: str
+    leases: int
+    leaked: int
+    swaps: dict[str, int]
+    last_error: str
+    last_health: HealthRow | None
+    last_swap_ms: float | None
+    history: tuple[SwapRow, ...]
+
+
+class DaemonRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon itself. ``degraded`` says what it cannot do just now, or is empty."""
+
+    pid: int
+    version: str
+    started_at: str
+    settings: str
+    http: str
+    watch: Literal["on", "paused", "off"]
+    degraded: str
+    abandoned_calls: int
+
+
+class StatusDocument(Document, frozen=True, kw_only=True):
+    """``oneiric status``."""
+
+    schema: str = "oneiric.status/1"
+    slots: tuple[StatusRow, ...] = ()
+    daemon: DaemonRow | None = None
+
+
+class HealthDocument(Document, frozen=True, kw_only=True):
+    """``oneiric health``: ``healthy`` is false when any instance's last probe failed."""
+
+    schema: str = "oneiric.health/1"
+    probed: bool
+    healthy: bool
+    instances: tuple[HealthRow, ...] = ()
+
+
+class PluginRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry point, and its candidates or the error that kept it out."""
+
+    group: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+    candidates: tuple[str, ...]
+    error: str
+    disabled: bool
+
+
+class PluginsDocument(Document, frozen=True, kw_only=True):
+    """``oneiric plugins``."""
+
+    schema: str = "oneiric.plugins/1"
+    plugins: tuple[PluginRow, ...] = ()
+
+
+class SwapBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``swap`` asks; without a provider precedence decides and nothing is pinned."""
+
+    domain: Domain
+    key: Name
+    provider: Name | None = None
+    force: bool = False
+    skip_health: bool = False
+    dry_run: bool = False
+
+
+class SwapDocument(Document, frozen=True, kw_only=True):
+    """``oneiric swap``. ``warnings`` name what went wrong after the commit."""
+
+    schema: str = "oneiric.swap/1"
+    domain: str
+    key: str
+    previous: str
+    provider: str
+    changed: bool
+    dry_run: bool
+    pinned: bool
+    duration_ms: float
+    warnings: tuple[str, ...] = ()
+    text: str
+
+
+class SlotBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A slot, and a note that ``status`` shows."""
+
+    domain: Domain
+    key: Name
+    note: Note = ""
+
+
+class ActivityDocument(Document, frozen=True, kw_only=True):
+    """``oneiric pause``, ``resume`` and ``drain``. ``drained`` is null but for ``drain``."""
+
+    schema: str = "oneiric.activity/1"
+    domain: str
+    key: str
+    state: str
+    note: str
+    drained: bool | None = None
+    leases: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class UnpinDocument(Document, frozen=True, kw_only=True):
+    """``oneiric unpin``: ``provider`` was pinned (empty when none was), ``serving`` serves now."""
+
+    schema: str = "oneiric.unpin/1"
+    domain: str
+    key: str
+    provider: str
+    serving: str
+    warnings: tuple[str, ...] = ()
+
+
+class WatchDocument(Document, frozen=True, kw_only=True):
+    """``oneiric watch pause`` and ``resume``."""
+
+    schema: str = "oneiric.watch/1"
+    watch: Literal["on", "paused", "off"]
+
+
+class ReloadDocument(Document, frozen=True, kw_only=True):
+    """What a reload of the settings led to."""
+
+    schema: str = "oneiric.reload/1"
+    steps: tuple[str, ...] = ()
+
+
+class ConfigRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One effective setting; secrets read ``***``."""
+
+    path: str
+    value: Any
+    origin: str
+
+
+class ConfigDocument(Document, frozen=True, kw_only=True):
+    """``oneiric config show``."""
+
+    schema: str = "oneiric.config/1"
+    settings: tuple[ConfigRow, ...] = ()
+
+
+class ErrorRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong, where, and what to type next."""
+
+    code: str
+    message: str
+    hint: str
+    exit_code: int
+    explanation: str = ""
+
+
+class ErrorDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a request that failed."""
+
+    schema: str = "oneiric.error/1"
+    error: ErrorRow

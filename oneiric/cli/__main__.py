@@ -1,0 +1,5 @@
+"""``python -m oneiric.cli``."""
+
+from oneiric.cli.main import main
+
+main()

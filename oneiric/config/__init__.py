@@ -1,0 +1,1 @@
+"""Read settings files and environment into the settings tree, and watch them."""

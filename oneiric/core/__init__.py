@@ -1,0 +1,1 @@
+"""Decisions: pure functions and immutable values. No I/O, no clock, no environment, no await."""

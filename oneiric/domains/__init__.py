@@ -1,0 +1,1 @@
+"""What a domain adds to the engine."""

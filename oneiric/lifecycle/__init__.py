@@ -1,0 +1,1 @@
+"""Build, probe, lease, swap, drain and clean up instances."""

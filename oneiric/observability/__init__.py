@@ -1,0 +1,1 @@
+"""What is reported: the catalog of events, and the sinks that write them."""

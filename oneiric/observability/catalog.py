@@ -1,0 +1,87 @@
+"""Every event Oneiric reports: its level, its fields and what it tells, once.
+
+A sink refuses an event that is not listed or that lacks a field, so nothing is emitted that is not documented here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class Event(NamedTuple):
+    """One kind of event. Every field named is on every such event; a value may be empty, never absent."""
+
+    name: str
+    level: Level
+    fields: tuple[str, ...]
+    tells: str
+
+
+_SLOT = ("domain", "key")
+_INSTANCE = ("domain", "key", "provider")
+
+EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
+    {
+        event.name: event
+        for event in (
+            Event(
+                "resolver-decision", "info", (*_INSTANCE, "outcome", "error"), "who fills a slot, or why nobody does"
+            ),
+            Event("instance-activated", "info", (*_INSTANCE, "instance_id", "duration_ms"), "an instance now serves"),
+            Event("health-check-failed", "warning", (*_INSTANCE, "error"), "a probe said no, failed or took too long"),
+            Event(
+                "swap-complete",
+                "info",
+                (*_INSTANCE, "previous_provider", "duration_ms", "by"),
+                "callers now use another instance",
+            ),
+            Event(
+                "swap-failed",
+                "error",
+                (*_INSTANCE, "error", "reason", "duration_ms", "rolled_back"),
+                "a new instance did not take over",
+            ),
+            Event(
+                "swap-rollback",
+                "warning",
+                (*_INSTANCE, "failed_provider", "error"),
+                "the named provider still serves, the failed one was disposed of",
+            ),
+            Event("cleanup-started", "info", (*_INSTANCE, "instance_id"), "an instance is drained and being closed"),
+            Event("cleanup-complete", "info", (*_INSTANCE, "instance_id", "duration_ms"), "an instance was closed"),
+            Event("cleanup-failed", "error", (*_INSTANCE, "instance_id", "error"), "an instance could not be closed"),
+            Event(
+                "instance-leaked",
+                "warning",
+                (*_INSTANCE, "instance_id", "leases", "error"),
+                "an instance that should be gone is still held",
+            ),
+            Event("selection-pinned", "info", (*_INSTANCE, "by"), "an operator's choice was recorded"),
+            Event("selection-unpinned", "info", (*_INSTANCE, "by"), "an operator's choice was taken back"),
+            Event(
+                "activity-changed", "info", (*_SLOT, "activity", "note", "by"), "a slot was paused, drained, resumed"
+            ),
+            Event("config-changed", "info", ("file", "domain"), "a settings file changed and was applied"),
+            Event(
+                "config-rejected", "error", ("file", "error"), "a settings change is invalid; the last good one stays"
+            ),
+            Event("config-held", "warning", ("setting", "error"), "a setting takes effect only at a restart"),
+            Event("plugin-failed", "error", ("plugin", "distribution", "error"), "a plugin was kept out"),
+            Event("control-request", "info", ("verb", "target", "uid", "pid", "outcome"), "someone used the socket"),
+            Event("state-degraded", "error", ("error",), "the state directory cannot be written; nothing is lost yet"),
+            Event("state-discarded", "error", ("file", "error"), "unreadable state was moved aside"),
+            Event("watch-degraded", "warning", ("error",), "changes are found by polling only"),
+            Event("watch-paused", "warning", ("by",), "settings changes are not applied until watch resume"),
+            Event("watch-resumed", "info", ("by",), "settings changes are applied again"),
+            Event("daemon-ready", "info", ("pid", "version", "socket", "http", "slots"), "the daemon serves"),
+            Event("daemon-stopping", "info", ("pid", "cause"), "the daemon drains and stops"),
+            Event("daemon-stopped", "info", ("pid", "unclosed", "duration_ms"), "every instance was dealt with"),
+            Event("library-log", "warning", ("message", "exception"), "a library had something to say"),
+            Event("task-failed", "error", ("task", "error"), "a background task raised and was started again"),
+        )
+    }
+)

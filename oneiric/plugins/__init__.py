@@ -1,0 +1,1 @@
+"""Find candidates that installed distributions offer."""

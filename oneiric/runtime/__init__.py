@@ -1,0 +1,1 @@
+"""The composition root, the daemon and what they remember."""

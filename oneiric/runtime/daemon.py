@@ -1,0 +1,267 @@
+"""The daemon: one runtime, watched settings, a control socket, HTTP for probes, and an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskGroup
+
+from oneiric import __version__
+from oneiric.config.loader import load
+from oneiric.config.watcher import DirectoryWatch
+from oneiric.core.config import FILES, Settings
+from oneiric.core.domain import DOMAINS
+from oneiric.core.reconcile import Change
+from oneiric.errors import ConfigError, OneiricError
+from oneiric.observability.describe import describe
+from oneiric.observability.logs import LibraryHandler, to_stream
+from oneiric.runtime import premises
+from oneiric.runtime.notify import Notifier
+from oneiric.runtime.runtime import Runtime
+from oneiric.runtime.state import StateStore
+
+_GRACE = 10.0
+_DOMAIN_OF = {domain.settings_file: name for name, domain in DOMAINS.items()}
+
+
+class Listeners(NamedTuple):
+    """The sockets the daemon listens on."""
+
+    control: socket.socket
+    http: socket.socket
+
+
+class Serve(Protocol):
+    """Serves the control API and HTTP on the daemon's sockets until it is cancelled."""
+
+    async def __call__(self, daemon: Daemon, listeners: Listeners) -> None:
+        """Serve until cancelled."""
+
+
+class Daemon:
+    """Runs a :class:`Runtime` until a signal ends it.
+
+    Args:
+        directory: the settings directory.
+        flags: settings given on the command line, by dotted path.
+        serve: what answers on the sockets; handed in, because the API stands above this layer.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        flags: Mapping[str, Any],
+        environ: Mapping[str, str],
+        serve: Serve,
+        watch: bool = True,
+    ) -> None:
+        self.directory = directory
+        self.started_at = datetime.now(UTC)
+        self.http = ""
+        self.ready = False
+        self.config_error = ""
+        self.runtime: Runtime
+        self._flags = flags
+        self._environ = environ
+        self._serve = serve
+        self._notifier = Notifier(environ)
+        watched = DirectoryWatch(directory, on_degraded=self._report_degraded_watch)  # before the files are read
+        self._settings = load(directory, environ=environ, flags=flags)
+        self._present = self._files()
+        watched.debounce = self._settings.app.watch.debounce
+        self._watch = watched if watch and self._settings.app.watch.enabled else None
+        self._stop = anyio.Event()
+        self._cause = ""
+
+    # The course of things
+
+    async def run(self) -> int:
+        """Run until SIGTERM or SIGINT; return the exit code. Raises DaemonRefusedError when it cannot start here."""
+        app = self._settings.app
+        state_dir = Path(app.state_dir)
+        with ExitStack() as held:
+            lock = premises.claim(state_dir)
+            held.callback(os.close, lock)
+            control = held.enter_context(premises.control_socket(Path(app.api.socket)))
+            held.callback(Path(app.api.socket).unlink, missing_ok=True)
+            http = held.enter_context(premises.http_socket(app.api.http))
+            host, port = http.getsockname()[:2]
+            self.http = f"{host}:{port}"
+            sink = to_stream(sys.stdout, minimum=app.logging.level, as_json=app.logging.format == "json")
+            logging.getLogger().addHandler(LibraryHandler(sink))
+            async with anyio.create_task_group() as outer:
+                outer.start_soon(self._listen_to_signals)
+                opened = Runtime.open(
+                    self._settings, store=StateStore(state_dir), sink=sink, eager=True, environ=self._environ
+                )
+                async with opened as self.runtime, anyio.create_task_group() as tasks:
+                    await self._go(tasks, Listeners(control, http))
+                self.runtime.emit(
+                    "daemon-stopped", pid=os.getpid(), unclosed=self.runtime.unclosed, duration_ms=self._stopping_ms()
+                )
+                outer.cancel_scope.cancel()
+        return 1 if self.runtime.unclosed else 0
+
+    async def _go(self, tasks: TaskGroup, listeners: Listeners) -> None:
+        self._supervise(tasks, "api", lambda: self._serve(self, listeners))
+        if self._watch is not None:
+            self._supervise(tasks, "watch", partial(self._follow_settings, self._watch))
+        if self._notifier.watchdog_interval:
+            self._supervise(tasks, "watchdog", self._show_signs_of_life)
+        self.ready = True
+        self._notifier.send("READY=1", f"STATUS=serving, http {self.http}")
+        self.runtime.emit(
+            "daemon-ready",
+            pid=os.getpid(),
+            version=__version__,
+            socket=self._settings.app.api.socket,
+            http=self.http,
+            slots=len(self.runtime.snapshot().slots),
+        )
+        await self._stop.wait()
+        self.ready = False
+        self._stopped_at = anyio.current_time()
+        self._notifier.send("STOPPING=1", f"STATUS=stopping: {self._cause}")
+        self.runtime.emit("daemon-stopping", pid=os.getpid(), cause=self._cause)
+        tasks.cancel_scope.cancel()
+
+    def _stopping_ms(self) -> float:
+        return round((anyio.current_time() - self._stopped_at) * 1000, 3)
+
+    async def _listen_to_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            async for number in received:
+                if number == signal.SIGHUP:
+                    await self._reload_reported("SIGHUP")
+                elif self._stop.is_set():
+                    os._exit(128 + number)  # asked twice: at once
+                else:
+                    self._cause = signal.Signals(number).name
+                    self._bound_the_end()
+                    self._stop.set()
+
+    def _bound_the_end(self) -> None:
+        """Make sure the process ends although foreign code may block the loop or swallow its cancellation."""
+        lifecycle = self._settings.app.lifecycle
+        limit = lifecycle.drain_timeout + lifecycle.cleanup_timeout + _GRACE
+
+        def end() -> None:
+            print(f"error[daemon]: not stopped after {limit:g} s; ending all the same", file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(1)
+
+        timer = threading.Timer(limit, end)
+        timer.daemon = True
+        timer.start()
+
+    def _supervise(self, tasks: TaskGroup, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run *work*; when it raises report it and start it again, at most 5 times a minute, then end the daemon."""
+
+        async def keep_running() -> None:
+            failures: list[float] = []
+            while True:
+                try:
+                    await work()
+                    return
+                except Exception as error:
+                    now = anyio.current_time()
+                    failures = [*(at for at in failures if now - at < 60), now]
+                    self.runtime.emit("task-failed", task=name, error=describe(error))
+                    if len(failures) > 5:
+                        raise
+                await anyio.sleep(min(0.1 * 2 ** len(failures), 5.0))
+
+        tasks.start_soon(keep_running, name=f"oneiric-{name}")
+
+    async def _show_signs_of_life(self) -> None:
+        while True:
+            self._notifier.send("WATCHDOG=1")
+            await anyio.sleep(self._notifier.watchdog_interval)
+
+    # Settings
+
+    @property
+    def watch(self) -> Literal["on", "paused", "off"]:
+        """Whether changes of the settings are followed."""
+        if self._watch is None:
+            return "off"
+        return "paused" if self._watch.paused else "on"
+
+    def set_watch(self, *, paused: bool, by: str) -> None:
+        """Stop following the settings' changes, or follow them again; what changed meanwhile is then applied."""
+        if self._watch is None:
+            raise OneiricError(
+                "this daemon does not watch its settings", hint="start it without --no-watch, and with watch.enabled"
+            )
+        if paused:
+            self._watch.pause()
+        else:
+            self._watch.resume()
+        self.runtime.emit("watch-paused" if paused else "watch-resumed", by=by)
+
+    async def _follow_settings(self, watch: DirectoryWatch) -> None:
+        async for files in watch.changes():
+            await self._reload_reported("watch", files)
+            watch.debounce = self._settings.app.watch.debounce
+
+    def _report_degraded_watch(self, error: str) -> None:
+        self.runtime.emit("watch-degraded", error=error)
+
+    async def _reload_reported(self, by: str, files: frozenset[str] = frozenset()) -> None:
+        try:
+            await self.reload(by=by, files=files)
+        except OneiricError:
+            return  # reported as config-rejected; the last good settings stay
+
+    async def reload(self, *, by: str, files: frozenset[str] = frozenset()) -> tuple[Change, ...]:
+        """Read the settings again and apply them; raises ConfigError, and changes nothing, when they are invalid."""
+        try:
+            settings = await to_thread.run_sync(self._read)
+            steps = await self.runtime.apply(settings, by=by)
+        except ConfigError as error:
+            self.config_error = str(error)
+            for problem in error.problems:
+                self.runtime.emit("config-rejected", file=problem.where, error=str(problem))
+            raise
+        self.config_error = ""
+        self._settings, self._present = settings, self._files()
+        for file in sorted(files):
+            self.runtime.emit("config-changed", file=f"{self.directory}/{file}", domain=_DOMAIN_OF.get(file, "app"))
+        return steps
+
+    def _read(self) -> Settings:
+        gone = self._present - self._files()
+        if gone:
+            names = ", ".join(sorted(f"{self.directory}/{name}" for name in gone))
+            raise _removed(names)
+        settings = load(self.directory, environ=self._environ, flags=self._flags)
+        old, new = self._settings.app, settings.app
+        for name in ("api", "logging", "cache_dir", "state_dir"):
+            if getattr(old, name) != getattr(new, name):
+                self.runtime.emit("config-held", setting=name, error="takes effect at a restart")
+        return settings
+
+    def _files(self) -> frozenset[str]:
+        return frozenset(name for name in FILES if (self.directory / name).exists())
+
+
+def _removed(names: str) -> ConfigError:
+    from oneiric.errors import Problem
+
+    return ConfigError(
+        Problem(names, "was removed while the daemon runs; the last good settings stay"),
+        hint="put it back, or leave it empty to mean the defaults",
+    )

@@ -1,0 +1,1 @@
+"""What tests share: real processes, started and stopped exactly."""

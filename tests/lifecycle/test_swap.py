@@ -1,0 +1,529 @@
+"""Swaps under load: one instance is built for all, no lease sees a closed one, a waiting caller owns nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from oneiric import NoCandidateError, Runtime, Slot, SwapFailedError
+from oneiric.core.states import Activity
+from oneiric.errors import SlotUnavailableError
+from oneiric.testing import PART, Events, Workshop, answer, bare_settings, drag, fail
+
+pytestmark = pytest.mark.anyio
+HUNDRED = range(100)
+
+
+async def pause() -> None:
+    """Take a second of virtual time."""
+    await anyio.sleep(1)
+
+
+async def use_once(runtime: Runtime, slot: Slot[Any] = PART) -> None:
+    async with runtime.use(slot) as part:
+        await part.work()
+
+
+async def hold(runtime: Runtime, release: anyio.Event, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
+    async with runtime.use(PART) as part:
+        task_status.started(part)
+        await release.wait()
+        await part.work()
+
+
+# Many at once
+
+
+async def test_hundred_cold_uses_build_one_instance(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", build=pause)) as runtime, anyio.create_task_group() as tasks:
+        for _ in HUNDRED:
+            tasks.start_soon(use_once, runtime)
+    assert len(workshop.built) == 1
+
+
+async def test_hundred_cold_uses_share_one_failure(opened: Any, workshop: Workshop) -> None:
+    refused = []
+
+    async def refuse(runtime: Runtime) -> None:
+        try:
+            await use_once(runtime)
+        except SwapFailedError as error:
+            refused.append(error.reason)
+
+    async with opened(workshop.candidate("a", build=fail(ValueError("no")))) as runtime:
+        async with anyio.create_task_group() as tasks:
+            for _ in HUNDRED:
+                tasks.start_soon(refuse, runtime)
+        assert (len(refused), runtime.snapshot().record(PART).outcomes) == (100, {"failed": 1})
+
+
+async def test_hundred_swaps_at_once_leave_one_open_instance(opened: Any, workshop: Workshop) -> None:
+    async with opened(*(workshop.candidate(f"p{number}", build=pause) for number in range(5))) as runtime:
+        async with anyio.create_task_group() as tasks:
+            for number in HUNDRED:
+                tasks.start_soon(lambda n: runtime.swap(PART, provider=f"p{n % 5}"), number)
+        assert len(workshop.open) == 1
+    workshop.require_closed_once()
+
+
+async def test_hundred_swaps_at_once_count_every_change(opened: Any, workshop: Workshop) -> None:
+    reports = []
+
+    async def swap(runtime: Runtime, number: int) -> None:
+        reports.append(await runtime.swap(PART, provider=f"p{number % 5}"))
+
+    async with opened(*(workshop.candidate(f"p{number}", build=pause) for number in range(5))) as runtime:
+        async with anyio.create_task_group() as tasks:
+            for number in HUNDRED:
+                tasks.start_soon(swap, runtime, number)
+        outcomes = runtime.snapshot().record(PART).outcomes
+    assert outcomes == {"success": sum(report.changed for report in reports)}
+
+
+async def test_last_swap_asked_for_is_what_serves_and_what_is_pinned(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(*(workshop.candidate(name, build=pause) for name in ("a", "b", "c"))) as runtime:
+        await runtime.swap(PART, provider="a")
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(hold, runtime, release)
+            for provider in ("b", "c"):  # the first one waits for the lease on a, the second for nothing
+                tasks.start_soon(lambda name: runtime.swap(PART, provider=name), provider)
+                await anyio.sleep(3)
+            release.set()
+        record = runtime.snapshot().record(PART)
+    assert (record.provider, record.pin and record.pin.provider) == ("c", "c")
+
+
+async def test_calls_go_on_through_a_hundred_swaps(opened: Any, workshop: Workshop) -> None:
+    served: set[str] = set()
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime:
+
+        async def call_on() -> None:
+            while True:
+                async with runtime.use(PART) as part:
+                    await anyio.sleep(0.3)
+                    served.add(await part.work())
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(call_on)
+            for number in HUNDRED:
+                await runtime.swap(PART, provider="ab"[number % 2])
+            tasks.cancel_scope.cancel()
+    assert served == {"a", "b"}
+    workshop.require_closed_once()
+
+
+# Leases
+
+
+async def test_lease_keeps_the_old_instance_open_over_a_swap(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime, anyio.create_task_group() as tasks:
+        await runtime.swap(PART, provider="a")
+        old = await tasks.start(hold, runtime, release)
+        tasks.start_soon(lambda: runtime.swap(PART, provider="b"))
+        await anyio.sleep(20)
+        async with runtime.use(PART) as new:
+            assert (old.closed, await new.work()) == (0, "b")
+        release.set()
+
+
+async def test_old_instance_is_closed_as_soon_as_its_last_lease_ends(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime, anyio.create_task_group() as tasks:
+        await runtime.swap(PART, provider="a")
+        old = await tasks.start(hold, runtime, release)
+        tasks.start_soon(lambda: runtime.swap(PART, provider="b"))
+        await anyio.sleep(1)
+        release.set()
+        await anyio.sleep(0.001)
+        assert old.closed == 1
+
+
+async def test_lease_held_past_the_drain_timeout_is_reported_as_a_leak(
+    opened: Any, workshop: Workshop, events: Events
+) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime, anyio.create_task_group() as tasks:
+        await runtime.swap(PART, provider="a")
+        await tasks.start(hold, runtime, release)
+        report = await runtime.swap(PART, provider="b")
+        assert [(e["provider"], e["leases"]) for e in events.named("instance-leaked")] == [("a", 1)]
+        assert runtime.snapshot().record(PART).leaked == 1
+        assert "still held after 30 s" in report.cleanup_error
+        release.set()
+
+
+async def test_leaked_instance_is_closed_when_its_last_lease_ends_and_not_before(
+    opened: Any, workshop: Workshop
+) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime, anyio.create_task_group() as tasks:
+        await runtime.swap(PART, provider="a")
+        old = await tasks.start(hold, runtime, release)
+        await runtime.swap(PART, provider="b")
+        await anyio.sleep(10_000)
+        before = old.closed
+        release.set()
+        await anyio.sleep(1)
+        assert (before, old.closed, runtime.snapshot().record(PART).leaked) == (0, 1, 0)
+
+
+async def test_lease_ends_when_its_block_raises(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        with pytest.raises(ZeroDivisionError):
+            async with runtime.use(PART):
+                raise ZeroDivisionError
+        assert runtime.snapshot().record(PART).leases == 0
+
+
+# Callers that stop waiting
+
+
+async def test_cancelled_caller_does_not_stop_the_swap(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a"), workshop.candidate("b", build=pause)) as runtime:
+        await runtime.swap(PART, provider="a")
+        with anyio.move_on_after(0.5):
+            await runtime.swap(PART, provider="b")
+        await anyio.sleep(2)
+        assert runtime.snapshot().record(PART).provider == "b"
+
+
+async def test_cancelled_caller_does_not_lose_the_pin(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", priority=1), workshop.candidate("b", build=pause)) as runtime:
+        await runtime.swap(PART)
+        with anyio.move_on_after(0.5):
+            await runtime.swap(PART, provider="b")
+        await anyio.sleep(2)
+        pin = runtime.snapshot().record(PART).pin
+    assert pin is not None
+    assert pin.provider == "b"
+
+
+async def test_cancelled_first_use_does_not_stop_the_activation(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", build=pause)) as runtime:
+        with anyio.move_on_after(0.5):
+            await use_once(runtime)
+        await anyio.sleep(1)
+        assert runtime.snapshot().record(PART).provider == "a"
+
+
+async def test_pin_is_in_force_while_the_old_instance_still_drains(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a", priority=1), workshop.candidate("b")) as runtime:
+        await runtime.swap(PART)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(hold, runtime, release)
+            tasks.start_soon(lambda: runtime.swap(PART, provider="b"))
+            await anyio.sleep(1)
+            runtime.register(workshop.candidate("c"))  # makes the runtime look again at who should serve
+            await anyio.sleep(1)
+            assert runtime.snapshot().record(PART).provider == "b"
+            release.set()
+
+
+# How a swap may be asked for
+
+
+async def test_forced_swap_returns_while_the_old_instance_is_still_held(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime, anyio.create_task_group() as tasks:
+        await runtime.swap(PART, provider="a")
+        old = await tasks.start(hold, runtime, release)
+        started = anyio.current_time()
+        await runtime.swap(PART, provider="b", force=True)
+        assert (anyio.current_time() - started, old.closed) == (0, 0)
+        release.set()
+
+
+async def test_forced_swap_still_refuses_an_unhealthy_instance(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", priority=1), workshop.candidate("b", health=answer(False))) as runtime:
+        await runtime.swap(PART)
+        with pytest.raises(SwapFailedError):
+            await runtime.swap(PART, provider="b", force=True)
+
+
+async def test_swap_that_skips_health_takes_an_unhealthy_instance(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", health=answer(False))) as runtime:
+        report = await runtime.swap(PART, skip_health=True)
+    assert report.provider == "a"
+
+
+async def test_swap_that_skips_health_says_nothing_about_health(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", priority=1), workshop.candidate("b", health=answer(False))) as runtime:
+        await runtime.swap(PART)
+        await runtime.swap(PART, provider="b", skip_health=True)
+        assert runtime.snapshot().record(PART).health is None
+
+
+async def test_dry_run_changes_nothing(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", priority=1), workshop.candidate("b")) as runtime:
+        await runtime.swap(PART)
+        before = runtime.snapshot().record(PART)
+        await runtime.swap(PART, provider="b", dry_run=True)
+        assert runtime.snapshot().record(PART) == before
+
+
+async def test_failing_dry_run_changes_nothing(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", priority=1), workshop.candidate("b", health=answer(False))) as runtime:
+        await runtime.swap(PART)
+        before = runtime.snapshot().record(PART)
+        with pytest.raises(SwapFailedError):
+            await runtime.swap(PART, provider="b", dry_run=True)
+        assert runtime.snapshot().record(PART) == before
+
+
+async def test_dry_run_with_failing_cleanup_changes_nothing(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", priority=1), workshop.candidate("b", cleanup=fail(OSError("x")))) as rt:
+        await rt.swap(PART)
+        before = rt.snapshot().record(PART)
+        report = await rt.swap(PART, provider="b", dry_run=True)
+        assert (rt.snapshot().record(PART), report.cleanup_error) == (before, "OSError: x")
+
+
+async def test_dry_run_closes_what_it_built(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", priority=1), workshop.candidate("b")) as runtime:
+        await runtime.swap(PART, provider="b", dry_run=True)
+        assert [part.closed for part in workshop.built] == [1]
+
+
+async def test_swap_to_what_serves_already_is_no_swap(opened: Any, workshop: Workshop, events: Events) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        await runtime.swap(PART)
+        report = await runtime.swap(PART)
+        assert (report.changed, runtime.snapshot().record(PART).outcomes) == (False, {"success": 1})
+    assert len(workshop.built) == 1
+    assert "swap-complete" not in events
+
+
+async def test_swap_to_an_unknown_provider_changes_nothing(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        await runtime.swap(PART)
+        with pytest.raises(NoCandidateError) as caught:
+            await runtime.swap(PART, provider="nobody")
+        assert (caught.value.reason, runtime.snapshot().record(PART).provider) == ("all-shadowed", "a")
+
+
+async def test_failed_swap_pins_nothing(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a"), workshop.candidate("b", health=answer(False))) as runtime:
+        with pytest.raises(SwapFailedError):
+            await runtime.swap(PART, provider="b")
+        assert runtime.snapshot().record(PART).pin is None
+
+
+async def test_swap_report_says_who_followed_whom(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime:
+        await runtime.swap(PART, provider="a")
+        report = await runtime.swap(PART, provider="b")
+    assert str(report) == "adapter/part: a -> b in 0.0 ms"
+
+
+# Pause, resume, drain
+
+
+async def test_paused_slot_refuses_new_leases(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        await use_once(runtime)
+        await runtime.set_activity(PART, Activity.PAUSED, note="lunch")
+        with pytest.raises(SlotUnavailableError, match=r"adapter/part is paused \(lunch\)"):
+            await use_once(runtime)
+
+
+async def test_paused_slot_keeps_its_leases_and_its_instance(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime, runtime.use(PART) as part:
+        await runtime.set_activity(PART, Activity.PAUSED)
+        await anyio.sleep(1000)
+        assert await part.work() == "a"
+
+
+async def test_resumed_slot_serves_the_same_instance(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        await use_once(runtime)
+        await runtime.set_activity(PART, Activity.PAUSED)
+        await runtime.set_activity(PART, Activity.OPEN)
+        await use_once(runtime)
+    assert len(workshop.built) == 1
+
+
+async def test_swap_while_paused_is_done_and_serves_after_resume(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime:
+        await runtime.swap(PART, provider="a")
+        await runtime.set_activity(PART, Activity.PAUSED)
+        await runtime.swap(PART, provider="b")
+        with pytest.raises(SlotUnavailableError):
+            await use_once(runtime)
+        await runtime.set_activity(PART, Activity.OPEN)
+        async with runtime.use(PART) as part:
+            assert await part.work() == "b"
+
+
+async def test_pause_before_the_first_use_builds_nothing(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        await runtime.set_activity(PART, Activity.PAUSED)
+        with pytest.raises(SlotUnavailableError):
+            await use_once(runtime)
+    assert not workshop.built
+
+
+async def test_caller_waiting_for_an_activation_is_refused_when_the_slot_is_paused(
+    opened: Any, workshop: Workshop
+) -> None:
+    async with opened(workshop.candidate("a", build=pause)) as runtime, anyio.create_task_group() as tasks:
+        tasks.start_soon(_refused, runtime)
+        await anyio.sleep(0.5)
+        await runtime.set_activity(PART, Activity.PAUSED)
+
+
+async def _refused(runtime: Runtime) -> None:
+    with pytest.raises(SlotUnavailableError):
+        await use_once(runtime)
+
+
+async def test_drain_waits_for_the_last_lease(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a")) as runtime, anyio.create_task_group() as tasks:
+        await tasks.start(hold, runtime, release)
+        tasks.start_soon(_after, 5, release)
+        started = anyio.current_time()
+        report, _ = await runtime.drain(PART)
+        assert (report.drained, 5 <= anyio.current_time() - started < 6) == (True, True)
+
+
+async def test_drain_waits_for_leases_on_an_instance_already_swapped_away(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime, anyio.create_task_group() as tasks:
+        await runtime.swap(PART, provider="a")
+        await tasks.start(hold, runtime, release)
+        await runtime.swap(PART, provider="b", force=True)
+        tasks.start_soon(_after, 5, release)
+        started = anyio.current_time()
+        report, _ = await runtime.drain(PART)
+        assert (report.drained, 5 <= anyio.current_time() - started < 6) == (True, True)
+
+
+async def test_drain_gives_up_at_its_timeout_and_says_how_many_are_left(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(workshop.candidate("a")) as runtime, anyio.create_task_group() as tasks:
+        await tasks.start(hold, runtime, release)
+        report, _ = await runtime.drain(PART)
+        assert (report.drained, report.leases) == (False, 1)
+        release.set()
+
+
+async def test_draining_slot_refuses_new_leases(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        await use_once(runtime)
+        await runtime.drain(PART)
+        with pytest.raises(SlotUnavailableError, match="draining"):
+            await use_once(runtime)
+
+
+async def _after(seconds: float, event: anyio.Event) -> None:
+    await anyio.sleep(seconds)
+    event.set()
+
+
+# The end
+
+
+async def test_close_closes_everything_once(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a"), workshop.candidate("b")) as runtime:
+        for provider in "abab":
+            await runtime.swap(PART, provider=provider, force=True)
+    workshop.require_closed_once()
+
+
+async def test_close_closes_services_before_adapters(opened: Any, workshop: Workshop, events: Events) -> None:
+    slots = [Slot[Any](domain, "part") for domain in ("adapter", "service", "task", "event", "workflow", "action")]
+    async with opened(*(workshop.candidate("a", slot=slot, cleanup=pause) for slot in slots)) as runtime:
+        for slot in slots:
+            await use_once(runtime, slot)
+    closed = [event["domain"] for event in events.named("cleanup-complete")]
+    assert closed == ["action", "workflow", "event", "task", "service", "adapter"]
+
+
+async def test_close_waits_for_leases_but_not_past_the_drain_timeout(opened: Any, workshop: Workshop) -> None:
+    async with anyio.create_task_group() as tasks:
+        async with opened(workshop.candidate("a", cleanup=drag)) as runtime:
+            await tasks.start(hold, runtime, anyio.Event())
+            started = anyio.current_time()
+        assert 30 <= anyio.current_time() - started <= 41
+        tasks.cancel_scope.cancel()
+
+
+async def test_close_counts_what_could_not_be_closed(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a", cleanup=fail(OSError("stuck")))) as runtime:
+        await use_once(runtime)
+    assert runtime.unclosed == 1
+
+
+async def test_close_ends_an_activation_under_way(opened: Any, workshop: Workshop) -> None:
+    async with anyio.create_task_group() as tasks, opened(workshop.candidate("a", build=pause)) as runtime:
+        tasks.start_soon(_refused, runtime)
+        await anyio.sleep(0.5)
+    assert not workshop.open
+
+
+async def test_use_after_close_is_refused(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        await use_once(runtime)
+    with pytest.raises(SlotUnavailableError):
+        await use_once(runtime)
+
+
+async def test_first_use_after_close_is_refused(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        pass
+    with pytest.raises(SlotUnavailableError):
+        await use_once(runtime)
+
+
+async def test_swap_after_close_is_refused(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        pass
+    with pytest.raises(SlotUnavailableError):
+        await runtime.swap(PART)
+
+
+async def test_registering_after_close_is_harmless(opened: Any, workshop: Workshop) -> None:
+    async with opened(workshop.candidate("a")) as runtime:
+        await use_once(runtime)
+    runtime.register(workshop.candidate("b", priority=1))
+    assert len(workshop.built) == 1
+
+
+async def test_cancelled_program_still_closes_everything_once(workshop: Workshop, events: Events) -> None:
+    with anyio.CancelScope() as program:
+        async with Runtime.open(bare_settings(), sink=events, environ={}) as runtime:
+            runtime.register(workshop.candidate("a", cleanup=pause), workshop.candidate("b"))
+            await runtime.swap(PART, provider="a")
+            program.deadline = anyio.current_time() + 0.5
+            await runtime.swap(PART, provider="b")  # cancelled while the old instance is being closed
+    workshop.require_closed_once()
+
+
+async def test_cancelled_program_does_not_wait_for_more_than_its_bounds(workshop: Workshop, events: Events) -> None:
+    with anyio.CancelScope() as program:
+        async with Runtime.open(bare_settings(), sink=events, environ={}) as runtime:
+            runtime.register(workshop.candidate("a", cleanup=drag), workshop.candidate("b", build=drag))
+            await runtime.swap(PART, provider="a")
+            started = anyio.current_time()
+            program.deadline = started + 0.5
+            await runtime.swap(PART, provider="b")
+    assert anyio.current_time() - started < 45
+
+
+async def test_error_in_the_program_leaves_the_runtime_as_itself(workshop: Workshop) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with Runtime.open(bare_settings(), environ={}):
+            raise ZeroDivisionError
+
+
+async def test_group_raised_by_the_program_leaves_the_runtime_as_itself() -> None:
+    with pytest.raises(ExceptionGroup, match="mine") as caught:
+        async with Runtime.open(bare_settings(), environ={}):
+            raise ExceptionGroup("mine", [ZeroDivisionError()])
+    assert isinstance(caught.value.exceptions[0], ZeroDivisionError)
