@@ -10,6 +10,7 @@
     ├── ManifestError         a manifest or an artifact cannot be read as one
     │   └── TrustError        ... or must not be trusted
     ├── FetchError            a manifest or an artifact could not be fetched
+    ├── SupersededError       a later request for the same slot took the place of this one
     ├── NotDurableError       done, but the state directory could not record it
     ├── DaemonUnreachableError  a command needs the daemon and it does not answer
     │   └── DaemonAbsentError   none runs: nobody listens on its socket
@@ -122,6 +123,13 @@ class SwapFailedError(ActivationError):
         self.rolled_back = rolled_back
 
 
+class SupersededError(OneiricError):
+    """A later request for the same slot took the place of this one before it began."""
+
+    code = "superseded"
+    http_status = 409
+
+
 class ManifestError(OneiricError):
     """A manifest or an artifact is not what it claims to be; ``reason`` names the check that failed."""
 
@@ -143,14 +151,27 @@ class TrustError(ManifestError):
 
 
 class FetchError(OneiricError):
-    """A manifest or an artifact could not be fetched; ``reason`` is one of ``timeout connection dns tls http size``."""
+    """A manifest or an artifact could not be fetched.
+
+    ``reason`` is one of ``timeout connection dns tls http size redirect policy file``; ``status`` is the HTTP status,
+    where there was one; ``retry_after`` the seconds the server asks us to wait.
+    """
 
     code = "fetch"
     http_status = 502
 
-    def __init__(self, message: str, *, reason: str, hint: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        hint: str = "",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+        self.status = status
         self.retry_after = retry_after
 
 

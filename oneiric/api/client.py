@@ -26,7 +26,7 @@ READ_TIMEOUT: Final = 10.0
 CHANGE_TIMEOUT: Final = 300.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 
-_ELSEWHERE: Final = "--socket PATH, or api.socket in settings/app.yml, to name the daemon's socket"
+_ELSEWHERE: Final = "oneiric --socket PATH ..., or api.socket in settings/app.yml"
 _CREDENTIALS_BYTES: Final = 12  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
 
 

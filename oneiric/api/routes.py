@@ -10,6 +10,7 @@ import msgspec
 from oneiric.api import schemas, views
 from oneiric.core.candidate import Slot
 from oneiric.core.states import Activity
+from oneiric.lifecycle.memory import ESTIMATE_BYTES, OVERHEAD_BYTES, resident_bytes
 from oneiric.runtime.daemon import Daemon
 
 
@@ -72,6 +73,8 @@ async def _explain(daemon: Daemon, asked: Asked) -> msgspec.Struct:
 
 async def _status(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     query: SlotsQuery = asked.query
+    snapshot = daemon.runtime.snapshot()
+    instances = sum(record.instances for record in snapshot.slots)
     row = schemas.DaemonRow(
         pid=_pid(),
         version=_version(),
@@ -81,8 +84,11 @@ async def _status(daemon: Daemon, asked: Asked) -> msgspec.Struct:
         watch=daemon.watch,
         degraded="; ".join(filter(None, (daemon.config_error, daemon.runtime.degraded))),
         abandoned_calls=daemon.runtime.abandoned_calls,
+        instances=instances,
+        memory_bytes=resident_bytes(),
+        memory_estimate_bytes=instances * ESTIMATE_BYTES + OVERHEAD_BYTES,
     )
-    return views.status_document(daemon.runtime.snapshot(), domain=query.domain, key=query.key, daemon=row)
+    return views.status_document(snapshot, domain=query.domain, key=query.key, daemon=row)
 
 
 async def _health(daemon: Daemon, asked: Asked) -> msgspec.Struct:

@@ -109,6 +109,17 @@ class SwapRow(msgspec.Struct, frozen=True, kw_only=True):
     by: str
 
 
+class LeakRow(msgspec.Struct, frozen=True, kw_only=True):
+    """An instance that should be gone; ``age`` in seconds since it was built, ``holder`` of its last lease if known."""
+
+    provider: str
+    instance_id: str
+    kind: Literal["held", "not-closed", "referenced"]
+    age: float
+    leases: int
+    holder: str
+
+
 class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
     """One slot in operation. ``provider`` serves; ``wanted`` is whom precedence chooses."""
 
@@ -123,6 +134,9 @@ class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
     note: str
     leases: int
     leaked: int
+    leaks: tuple[LeakRow, ...]
+    instances: int
+    memory_bytes: int
     swaps: dict[str, int]
     last_error: str
     last_health: HealthRow | None
@@ -131,7 +145,10 @@ class StatusRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DaemonRow(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon itself. ``degraded`` says what it cannot do just now, or is empty."""
+    """The daemon itself. ``degraded`` says what it cannot do just now, or is empty.
+
+    ``memory_bytes`` is measured (resident), ``memory_estimate_bytes`` is the runbook's formula for as many instances.
+    """
 
     pid: int
     version: str
@@ -141,6 +158,9 @@ class DaemonRow(msgspec.Struct, frozen=True, kw_only=True):
     watch: Literal["on", "paused", "off"]
     degraded: str
     abandoned_calls: int
+    instances: int
+    memory_bytes: int
+    memory_estimate_bytes: int
 
 
 class StatusDocument(Document, frozen=True, kw_only=True):
@@ -203,6 +223,8 @@ class SwapDocument(Document, frozen=True, kw_only=True):
     dry_run: bool
     pinned: bool
     duration_ms: float
+    gap_ms: float = 0.0
+    soak: float = 0.0
     warnings: tuple[str, ...] = ()
     text: str
 

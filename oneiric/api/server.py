@@ -21,10 +21,10 @@ import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from oneiric.api.openapi import openapi
 from oneiric.api.routes import ROUTES, Asked, Route
@@ -38,10 +38,53 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES: Final = 65_536
 READ_TIMEOUT: Final = 10.0
+BACKLOG: Final = 128
+MAX_REQUESTS: Final = 128
+MAX_CONNECTIONS: Final = 256
+"""On each listener; beyond it the newest is cut off, so that the instances find descriptors left for themselves."""
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
 
 
-class PeerProtocol(H11Protocol):
+class BoundedProtocol(H11Protocol):
+    """HTTP that lets no client take its time: one that owes the rest of a request for ``READ_TIMEOUT`` is cut off.
+
+    A body that is waited for has the same bound elsewhere, which can still say so.
+    """
+
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection on, or cut it off when there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        else:
+            self._watch_the_clock()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        super().data_received(data)
+        self._watch_the_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go."""
+        super().connection_lost(exc)
+        self._stop_the_clock()
+
+    def _watch_the_clock(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._stop_the_clock()  # a request is in hand, now the client waits for us
+        elif self._overdue is None:
+            self._overdue = self.loop.call_later(READ_TIMEOUT, self.transport.abort)
+
+    def _stop_the_clock(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+
+
+class PeerProtocol(BoundedProtocol):
     """HTTP on a Unix socket for the daemon's own user and root; others are cut off before a byte is read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -55,18 +98,28 @@ class PeerProtocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the daemon."""
+    """A server that leaves signals to the daemon.
+
+    It accepts one connection a turn: out of descriptors, asyncio fails, reports and schedules a retry as many times a
+    turn as the backlog it was told, and each retry does so again (seen: 3,000 log lines a second and no answer).
+    """
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then let the kernel queue more than asyncio was told."""
+        await super().startup(sockets=sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
 
 async def serve(daemon: Daemon, listeners: Listeners) -> None:
     """Serve both sockets until cancelled, then let answers under way finish."""
     hosts = frozenset(daemon.runtime.settings.app.api.allowed_hosts)
     control = _server(control_app(daemon), protocol=PeerProtocol)
-    public = _server(public_app(daemon, hosts), protocol=H11Protocol)
+    public = _server(public_app(daemon, hosts), protocol=BoundedProtocol)
     async with anyio.create_task_group() as tasks:
         for server, listener in ((control, listeners.control), (public, listeners.http)):
             tasks.start_soon(_run, server, listener)
@@ -88,7 +141,7 @@ async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
             server.should_exit = True
 
 
-def _server(app: Starlette, *, protocol: type[H11Protocol]) -> uvicorn.Server:
+def _server(app: Starlette, *, protocol: type[BoundedProtocol]) -> uvicorn.Server:
     return _Server(
         uvicorn.Config(
             app,
@@ -99,7 +152,8 @@ def _server(app: Starlette, *, protocol: type[H11Protocol]) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             date_header=False,
-            limit_concurrency=128,
+            backlog=1,
+            limit_concurrency=MAX_REQUESTS,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
             h11_max_incomplete_event_size=MAX_BODY_BYTES,
@@ -167,6 +221,8 @@ async def _body(request: Request, route: Route) -> msgspec.Struct | None:
                     raise HTTPException(413, f"a body may have {MAX_BODY_BYTES} bytes")
     except TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {READ_TIMEOUT:g} s") from None
+    except ClientDisconnect:  # it gave up waiting for us; there is nobody to answer, and no bug to log
+        raise HTTPException(400, "the connection ended before the body did") from None
     try:
         return msgspec.json.decode(b"".join(parts) or b"{}", type=route.body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from oneiric.api.schemas import (
@@ -14,6 +14,7 @@ from oneiric.api.schemas import (
     ExplainDocument,
     HealthDocument,
     HealthRow,
+    LeakRow,
     ListDocument,
     ListRow,
     PinRow,
@@ -31,7 +32,7 @@ from oneiric.errors import OneiricError
 
 if TYPE_CHECKING:
     from oneiric.core.config import Settings
-    from oneiric.lifecycle.reports import Health, SwapRecord, SwapReport
+    from oneiric.lifecycle.reports import Health, Leak, SwapRecord, SwapReport
     from oneiric.runtime.remembered import Pin
     from oneiric.runtime.snapshot import SlotRecord, Snapshot
 
@@ -122,6 +123,8 @@ def swap_document(report: SwapReport, *, pinned: bool) -> SwapDocument:
         dry_run=report.dry_run,
         pinned=pinned,
         duration_ms=_milliseconds(report.duration),
+        gap_ms=_milliseconds(report.gap),
+        soak=report.soak,
         warnings=tuple(text for text in (report.cleanup_error, report.pin_error) if text),
         text=str(report),
     )
@@ -192,12 +195,27 @@ def _status_row(record: SlotRecord) -> StatusRow:
         pin=_pin_row(record.pin),
         note=record.note,
         leases=record.leases,
-        leaked=record.leaked,
+        leaked=len(record.leaks),
+        leaks=tuple(_leak_row(leak) for leak in record.leaks),
+        instances=record.instances,
+        memory_bytes=record.memory_bytes,
         swaps={outcome: record.outcomes.get(outcome, 0) for outcome in ("success", "failed", "rollback")},
         last_error=record.last_error or ("" if record.resolution.winner is not None else record.resolution.summary),
         last_health=_health_row(record, record.health) if record.health is not None else None,
         last_swap_ms=_milliseconds(record.history[-1].duration) if record.history else None,
         history=tuple(_swap_row(swap) for swap in record.history),
+    )
+
+
+def _leak_row(leak: Leak) -> LeakRow:
+    age = (datetime.now(UTC) - leak.built_at).total_seconds()
+    return LeakRow(
+        provider=leak.provider,
+        instance_id=leak.instance_id,
+        kind=leak.kind,
+        age=round(age, 3),
+        leases=leak.leases,
+        holder=leak.holder,
     )
 
 

@@ -82,28 +82,30 @@ def policy(
         selections=MappingProxyType({**selections, **pins}),
         stack_order=StackOrder.parse(settings.stack_order),
         capabilities=MappingProxyType(capabilities),
-        barred=_Bars(settings, environ, barred),
+        barred=Bars(settings, _broken(settings, environ), barred),
         host=host,
     )
 
 
-class _Bars(Mapping[tuple[Slot[Any], str], Bar]):
+class Bars(Mapping[tuple[Slot[Any], str], Bar]):
     """Who is barred, by slot and provider.
 
     Settings of a provider hold for every slot it may fill, and those cannot be listed: look up, do not iterate.
     """
 
     def __init__(
-        self, settings: Settings, environ: Mapping[str, str], others: Mapping[tuple[Slot[Any], str], Bar]
+        self,
+        settings: Settings,
+        broken: Mapping[tuple[str, str], Bar],
+        others: Mapping[tuple[Slot[Any], str], Bar],
     ) -> None:
         self._others = others
         self._settings = settings
-        self._broken = {
-            (domain, name): Bar(reason)
-            for domain, chosen in settings.domains.items()
-            for name, values in chosen.provider_settings.items()
-            if (reason := _missing_secrets(name, values, environ))
-        }
+        self._broken = broken
+
+    def also(self, others: Mapping[tuple[Slot[Any], str], Bar]) -> Bars:
+        """Return these bars with *others* in place of the others so far."""
+        return Bars(self._settings, self._broken, others)
 
     def __getitem__(self, place: tuple[Slot[Any], str]) -> Bar:
         if place in self._others:
@@ -120,9 +122,19 @@ class _Bars(Mapping[tuple[Slot[Any], str], Bar]):
         raise TypeError("bars cannot be counted; give your own to policy(barred=...)")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bars) and (self._others, self._broken) == (other._others, other._broken)
+        return isinstance(other, Bars) and (self._others, self._broken) == (other._others, other._broken)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _broken(settings: Settings, environ: Mapping[str, str]) -> Mapping[tuple[str, str], Bar]:
+    """Return which provider settings, by domain and name, refer to a secret that is not there."""
+    return {
+        (domain, name): Bar(reason)
+        for domain, chosen in settings.domains.items()
+        for name, values in chosen.provider_settings.items()
+        if (reason := _missing_secrets(name, values, environ))
+    }
 
 
 def _missing_secrets(name: str, values: Mapping[str, Any], environ: Mapping[str, str]) -> str:

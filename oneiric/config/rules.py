@@ -10,7 +10,7 @@ from typing import Any, Final
 from oneiric.config.secrets import FORMS, malformed, texts
 from oneiric.config.source import Source, Trail, quoted, suggestion
 from oneiric.core.candidate import NAME_RULE, is_factory_path, is_name
-from oneiric.core.config import ApiSettings, AppSettings, CandidateSettings, DomainSettings
+from oneiric.core.config import ApiSettings, AppSettings, CandidateSettings, DomainSettings, SlotSettings
 
 Rule = Callable[[Any, Trail, Source], None]
 PLATFORMS: Final = ("linux", "darwin", "windows")
@@ -80,7 +80,7 @@ def _accepted(kind: Callable[[str], object], text: str) -> bool:
         return False
     try:
         kind(text)
-    except (ValueError, RecursionError):
+    except ValueError:
         return False
     return True
 
@@ -140,5 +140,8 @@ RULES: Final[Mapping[tuple[type, str], Rule]] = MappingProxyType(
         (DomainSettings, "candidates"): _candidates,
         (DomainSettings, "provider_settings"): _provider_settings,
         (DomainSettings, "capabilities"): _keys,
+        (DomainSettings, "slots"): _keys,
+        (SlotSettings, "before_swap"): _factory,
+        (SlotSettings, "after_swap"): _factory,
     }
 )

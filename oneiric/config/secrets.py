@@ -28,7 +28,7 @@ _SECRET_NAME: Final = re.compile(rf"{_REVEALING}|^pass$", re.IGNORECASE)
 _SECRET_PAIR: Final = re.compile(
     rf"((?:{_REVEALING})\w{{0,99}}\s{{0,9}}[=:]\s{{0,9}})(?:(?:basic|bearer)\s{{1,9}})?[^\s;,&]+", re.IGNORECASE
 )
-_USERINFO: Final = re.compile(r"(?<=://)\S*@")
+_USERINFO: Final = re.compile(r"(?<=://)\S{0,999}@")
 _QUERY: Final = re.compile(r"(://[^\s?#]{0,999}[?#])\S+")
 
 

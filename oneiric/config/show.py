@@ -67,6 +67,9 @@ def _domain(chosen: DomainSettings, plural: str) -> Iterator[tuple[str, Any]]:
         yield dotted((plural, "candidates", index)), _declared(offer)
     for key, names in chosen.capabilities.items():
         yield dotted((plural, "capabilities", key)), names
+    for key, slot in chosen.slots.items():
+        for name, value in msgspec.structs.asdict(slot).items():
+            yield dotted((plural, "slots", key, name)), value
     for provider, values in chosen.provider_settings.items():
         for name, value in values.items():
             yield dotted((plural, "provider_settings", provider, name)), masked(value, name)

@@ -7,6 +7,7 @@ whether anything changed. The directory is watched, not the files: a watch on a 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -63,7 +64,7 @@ class DirectoryWatch:
     What the files hold when the watch is made is what changes are measured against: make it before reading them.
 
     Args:
-        debounce: seconds without a change before files are read.
+        debounce: seconds without a change before files are read; may be set anew at any time.
         poll: seconds between two looks at the directory.
         on_degraded: told why when the kernel gives no notifications, or no more, and only polling is left.
         notifier: makes the source of notifications; None for polling alone.
@@ -87,6 +88,7 @@ class DirectoryWatch:
         self._notifier = notifier
         self._run = run
         self._resumed: anyio.Event | None = None
+        self._unreadable = False
         self._signatures = self._look()
         self._digests = self._read()
 
@@ -112,7 +114,7 @@ class DirectoryWatch:
             while True:
                 await self._awaken(bell)
                 signatures = await self._off_loop(self._look)
-                if signatures == self._signatures:
+                if signatures == self._signatures and not self._unreadable:
                     continue
                 signatures = await self._quiet(signatures)
                 digests = await self._off_loop(self._read)
@@ -154,7 +156,16 @@ class DirectoryWatch:
         return {"": _identity(self._directory), **{name: _signature(self._directory / name) for name in FILES}}
 
     def _read(self) -> Mapping[str, str]:
-        return {name: _digest(self._directory / name) for name in FILES}
+        """Return what each file holds, or why it cannot be read: no change of its signature may tell when it can."""
+        self._unreadable = False
+        return {name: self._digest(self._directory / name) for name in FILES}
+
+    def _digest(self, path: Path) -> str:
+        try:
+            return hashlib.sha256(read_bounded(path, LIMIT_BYTES)).hexdigest()
+        except OSError as error:
+            self._unreadable |= error.errno != errno.ENOENT
+            return str(error.strerror)
 
 
 class _Bell:
@@ -210,10 +221,3 @@ def _signature(path: Path) -> Signature:
         return (-(error.errno or 1),)
     # The change time tells what the others miss: a file made readable, or written with its old times restored.
     return found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino, found.st_size
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(read_bounded(path, LIMIT_BYTES)).hexdigest()
-    except OSError as error:
-        return str(error.strerror)

@@ -93,6 +93,8 @@ class Candidate(Offer, Generic[T], frozen=True, kw_only=True):
         requires: PEP 508 requirements that must be installed; never installed by us.
         python_version: PEP 440 specifier such as ``>=3.12``.
         os_platform: ``linux``, ``darwin``, ``windows``; empty means any.
+        exclusive: owns something that only one may have (a port, a lock): stopped before its successor is built.
+        poolable: an instance that was swapped away may be used again instead of being closed.
         metadata: free text for people; ``hint`` is shown when the candidate is rejected.
         source: where the candidate came from; set on registration.
 
@@ -110,6 +112,8 @@ class Candidate(Offer, Generic[T], frozen=True, kw_only=True):
     requires: tuple[str, ...] = ()
     python_version: str = ""
     os_platform: tuple[str, ...] = ()
+    exclusive: bool = False
+    poolable: bool = False
     metadata: Mapping[str, Any] = {}
     source: str = "code"
 
@@ -132,6 +136,7 @@ class Candidate(Offer, Generic[T], frozen=True, kw_only=True):
                     "10",
                 ),
                 (_is_version(self.version), f"version {self.version!r} is not PEP 440", "1.2.0"),
+                (not (self.exclusive and self.poolable), "is both exclusive and poolable", "one of them"),
                 (_are_texts(self.capabilities, frozenset), "capabilities are not texts", 'frozenset({"ttl"})'),
                 (_are_texts(self.requires, tuple), "requires are not texts", '("redis>=5",)'),
                 (_are_texts(self.os_platform, tuple), "os_platform are not texts", '("linux",)'),

@@ -34,6 +34,7 @@ class LifecycleSettings(_Section, frozen=True):
     hook_timeout: Seconds = 5.0
     drain_timeout: Seconds = 30.0
     health_interval: Seconds = 30.0
+    failure_threshold: Count = 3
     max_swaps_per_minute: Count = 12
 
 
@@ -113,7 +114,23 @@ class CandidateSettings(_Section, frozen=True):
     requires: tuple[str, ...] = ()
     python_version: str = ""
     os_platform: tuple[str, ...] = ()
+    exclusive: bool = False
+    poolable: bool = False
     metadata: dict[str, Any] = {}
+
+
+class SlotSettings(_Section, frozen=True):
+    """How one slot is swapped.
+
+    ``soak``: seconds for which the old instance stays warm after callers moved, and takes over again when the new one
+    turns unhealthy. ``failover``: whether the next best takes over when the one that serves is quarantined.
+    ``before_swap`` and ``after_swap``: ``module:attribute`` of a hook.
+    """
+
+    soak: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
+    failover: bool = False
+    before_swap: str | None = None
+    after_swap: str | None = None
 
 
 class DomainSettings(_Section, frozen=True):
@@ -123,6 +140,7 @@ class DomainSettings(_Section, frozen=True):
     candidates: tuple[CandidateSettings, ...] = ()
     provider_settings: dict[str, dict[str, Any]] = {}
     capabilities: dict[str, tuple[str, ...]] = {}
+    slots: dict[str, SlotSettings] = {}
 
 
 def _no_domains() -> Mapping[str, DomainSettings]:
@@ -142,6 +160,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         chosen = self.domains[domain].provider_settings
         settings: Mapping[str, Any] = chosen.get(f"{key}/{provider}", chosen.get(provider, {}))
         return settings
+
+    def slot_settings(self, domain: str, key: str) -> SlotSettings:
+        """Return how a slot is swapped."""
+        return self.domains[domain].slots.get(key, SlotSettings())
 
 
 # Files of the settings directory and the type each is read into.

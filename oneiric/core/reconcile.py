@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from oneiric.core.candidate import Candidate, Slot
@@ -34,6 +34,7 @@ def plan(
     live: Mapping[Slot[Any], Build | None],
     wanted: Mapping[Slot[Any], tuple[Resolution, Build | None]],
     eager: Iterable[Slot[Any]] = (),
+    held: Container[Slot[Any]] = frozenset(),
 ) -> tuple[Change, ...]:
     """Compare what is live with what the resolver now wants and return the steps that lead there, sorted by slot.
 
@@ -41,6 +42,7 @@ def plan(
         live: what each live slot was built from; None where a slot was asked for and its activation failed.
         wanted: the new resolution of every live and eager slot, and what its winner would be built from.
         eager: slots to activate although nobody has asked for them yet.
+        held: slots that keep what they have although precedence would now choose another.
 
     A slot that nobody can fill any more keeps its instance: taking it away would fail calls and repair nothing.
     """
@@ -48,7 +50,7 @@ def plan(
     for slot in sorted({*live, *eager}):
         resolution, build = wanted[slot]
         now = live.get(slot)
-        if build is None:
+        if build is None or (slot in held and now is not None):
             if now is not None:
                 steps.append(Change(slot, "keep", now.candidate.provider, resolution.summary))
         elif now is None:

@@ -193,7 +193,7 @@ def resolve(
     rejected: list[Placing] = []
     ranked: list[tuple[Rank, Candidate[Any]]] = []
     for candidate in registry.candidates(slot):
-        obstacle = _obstacle(candidate, policy, needed)
+        obstacle = _obstacle(candidate, policy, needed, explicit=candidate.provider == provider)
         if obstacle is not None:
             rejected.append(Placing(candidate, "rejected", obstacle))
         else:
@@ -264,13 +264,16 @@ def _words(field_name: str) -> str:
     return field_name.replace("_", " ")
 
 
-def _obstacle(candidate: Candidate[Any], policy: Policy, needed: frozenset[str]) -> str | None:
-    """Say what makes *candidate* ineligible, with what would help; None when nothing does."""
+def _obstacle(candidate: Candidate[Any], policy: Policy, needed: frozenset[str], *, explicit: bool) -> str | None:
+    """Say what makes *candidate* ineligible, with what would help; None when nothing does.
+
+    An explicit choice may try what is barred as unhealthy: it may be well again, and is probed before it serves.
+    """
     host = policy.host
     hint = candidate.metadata.get("hint")
     remedy = f"; try: {hint}" if isinstance(hint, str) else ""
     bar = policy.barred.get((candidate.slot, candidate.provider))
-    if bar is not None:
+    if bar is not None and not (explicit and bar.kind == "unhealthy"):
         return bar.reason + remedy
     missing = sorted(needed - candidate.capabilities)
     if missing:

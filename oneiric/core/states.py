@@ -39,6 +39,7 @@ class Step(StrEnum):
     BUILD = "build"  # an instance is being built and probed
     COMMIT = "commit"  # callers now use the new instance
     GIVE_UP = "give-up"  # the new instance did not take over
+    LOSE = "lose"  # ... and the old one, stopped before it, could not be brought back
     REMOVE = "remove"  # the instance was drained and cleaned up, nobody follows
     STOP = "stop"  # the runtime closes
 
@@ -52,6 +53,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Step], State]] = MappingProxyType(
         (State.SWAPPING, Step.COMMIT): State.READY,
         (State.ACTIVATING, Step.GIVE_UP): State.FAILED,
         (State.SWAPPING, Step.GIVE_UP): State.READY,
+        (State.SWAPPING, Step.LOSE): State.FAILED,
         (State.READY, Step.REMOVE): State.INACTIVE,
         (State.FAILED, Step.REMOVE): State.INACTIVE,
         (State.INACTIVE, Step.REMOVE): State.INACTIVE,

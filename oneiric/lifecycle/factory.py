@@ -67,11 +67,12 @@ async def build(
     that goes to *late*.
     """
     where = f"{candidate.slot} {candidate.provider}"
+    owner = (candidate.slot, candidate.provider)
 
     async def run() -> Any:
         factory = candidate.factory
         if isinstance(factory, str):
-            factory = await calls.call(import_factory, timeout=timeout, path=factory)
+            factory = await calls.call(import_factory, timeout=timeout, owner=owner, arguments={"path": factory})
         try:
             arguments = arguments_for(factory, settings, offers)
         except TypeError as error:
@@ -79,7 +80,7 @@ async def build(
                 f"{where}: provider_settings do not fit {candidate.factory_path}: {error}",
                 hint=f"correct provider_settings of {candidate.provider}, then: oneiric config check",
             ) from None
-        return await calls.call(factory, timeout=timeout, late=late, **arguments)
+        return await calls.call(factory, timeout=timeout, late=late, owner=owner, arguments=arguments)
 
     try:
         instance = await run()
@@ -106,25 +107,25 @@ def _hint(candidate: Candidate[Any]) -> str:
     )
 
 
-async def probe(instance: Any, *, calls: ForeignCalls, timeout: float) -> str:
+async def probe(instance: Any, *, calls: ForeignCalls, timeout: float, owner: object = None) -> str:
     """Ask *instance* whether it is healthy; return "" if so, else why not. Without a ``health`` method it is."""
     try:
         health = getattr(instance, "health", None)
         if health is None:
             return ""
-        answer = await calls.call(health, timeout=timeout)
+        answer = await calls.call(health, timeout=timeout, owner=owner)
     except Exception as error:
         return describe(error)
     return "" if answer is True else f"health() returned {printed(answer)}, not True"
 
 
-async def close(instance: Any, *, calls: ForeignCalls, timeout: float) -> str:
+async def close(instance: Any, *, calls: ForeignCalls, timeout: float, owner: object = None) -> str:
     """Close *instance* by the first of ``aclose``, ``cleanup`` and ``close`` it has; return "" or what went wrong."""
     try:
         closer = next((found for name in _CLOSERS if callable(found := getattr(instance, name, None))), None)
         if closer is None:
             return ""
-        await calls.call(closer, timeout=timeout)
+        await calls.call(closer, timeout=timeout, owner=owner)
     except Exception as error:
         return describe(error)
     return ""

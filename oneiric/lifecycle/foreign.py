@@ -12,7 +12,8 @@ import contextvars
 import inspect
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -31,9 +32,10 @@ class ForeignExit(Exception):  # noqa: N818 - named for what the foreign code di
 class _Call:
     """One call under way. ``abandoned`` is set once nobody waits for it any more."""
 
-    __slots__ = ("abandoned", "cancel", "done", "error", "in_thread", "value")
+    __slots__ = ("abandoned", "cancel", "done", "error", "in_thread", "owner", "value")
 
-    def __init__(self) -> None:
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
         self.done = anyio.Event()
         self.value: Any = None
         self.error: BaseException | None = None
@@ -55,6 +57,10 @@ class ForeignCalls:
         """How many calls were given up and still run."""
         return sum(call.abandoned for call in self._running)
 
+    def stuck(self, owner: object) -> int:
+        """Return how many calls of *owner* were given up and still run."""
+        return sum(call.abandoned and call.owner == owner for call in self._running)
+
     async def settle(self, *, until: float) -> int:
         """Wait for the calls under way, at most until the instant *until*; return how many still run."""
         with anyio.move_on_at(until):
@@ -64,17 +70,25 @@ class ForeignCalls:
         return len(self._running)
 
     async def call(
-        self, function: Callable[..., Any], /, *, timeout: float, late: Late | None = None, **arguments: Any
+        self,
+        function: Callable[..., Any],
+        /,
+        *,
+        timeout: float,
+        late: Late | None = None,
+        owner: object = None,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> Any:
         """Call *function* and return what it returns, awaited if need be.
 
         Args:
             timeout: seconds; raises TimeoutError past them, whatever the function does.
             late: receives the result when it arrives after that.
+            owner: whose call it is, for ``stuck``.
 
         Raises what the function raises; ForeignExit in place of anything that is not an Exception.
         """
-        call = _Call()
+        call = _Call(owner)
         self._running.add(call)
         call.cancel = self._spawn(lambda: self._drive(call, function, arguments, late))
         taken = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -10,44 +11,80 @@ from typing import Any
 import anyio
 
 from oneiric.core.candidate import Slot
+from oneiric.core.pulse import Pulse
 from oneiric.core.reconcile import Build
 from oneiric.core.states import Activity, State, Step, advance, shown
 from oneiric.errors import SlotUnavailableError
-from oneiric.lifecycle.reports import HISTORY, Health, SwapRecord
+from oneiric.lifecycle.queue import Queue
+from oneiric.lifecycle.reports import HISTORY, Choice, Health, SwapRecord
 
 
 class Instance:
     """One built instance: its value, what it was built from, and how many leases are on it.
 
-    A lease that ends looks at ``awaited`` alone, so that it costs next to nothing while nobody waits for the last one.
+    ``leases`` belongs to the event loop, ``thread_leases`` to whoever holds ``guard``. A lease that ends looks at
+    ``awaited`` alone, so that it costs next to nothing while nobody waits for the last one.
     """
 
-    __slots__ = ("awaited", "build", "built_at", "closed", "identifier", "idle", "leases", "value")
+    __slots__ = (
+        "awaited",
+        "build",
+        "built_at",
+        "choice",
+        "closed",
+        "guard",
+        "holder",
+        "identifier",
+        "idle",
+        "leaked",
+        "leases",
+        "memory_bytes",
+        "thread_leases",
+        "value",
+    )
 
-    def __init__(self, value: Any, build: Build, *, identifier: str, built_at: datetime) -> None:
+    def __init__(
+        self, value: Any, choice: Choice, *, identifier: str, built_at: datetime, memory_bytes: int = 0
+    ) -> None:
         self.value = value
-        self.build = build
+        self.choice = choice
+        self.build: Build = choice.build
         self.identifier = identifier
         self.built_at = built_at
+        self.memory_bytes = memory_bytes
         self.leases = 0
+        self.thread_leases = 0
+        self.guard = threading.Lock()
+        self.holder = ""
         self.awaited = False
+        self.leaked = False
         self.idle: anyio.Event | None = None
         self.closed: anyio.Event | None = None  # there once closing began, set once it ended
+
+    @property
+    def slot(self) -> Slot[Any]:
+        """What it fills."""
+        return self.build.candidate.slot
 
     @property
     def provider(self) -> str:
         """Who offered it."""
         return self.build.candidate.provider
 
+    @property
+    def held(self) -> int:
+        """How many leases there are on it."""
+        return self.leases + self.thread_leases
+
     def let_go(self) -> None:
-        """Note that a lease on an awaited instance ended."""
-        if not self.leases and self.idle is not None:
+        """Note, in the event loop, that a lease on an awaited instance ended."""
+        if not self.held and self.idle is not None:
             self.idle.set()
 
     async def wait_idle(self) -> None:
         """Wait until the instance has no lease."""
-        while self.leases:
-            self.awaited = True
+        self.awaited = True  # before the count is read: a thread counts down before it reads this
+        while self.held:
             if self.idle is None or self.idle.is_set():
                 self.idle = anyio.Event()
             await self.idle.wait()
@@ -56,25 +93,35 @@ class Instance:
 class LiveSlot:
     """One slot in use. ``serving`` is what a new caller gets at once; None sends the caller to ``wait_serving``."""
 
-    def __init__(self, slot: Slot[Any], activate: Callable[[LiveSlot], Awaitable[None]]) -> None:
+    def __init__(self, slot: Slot[Any], activate: Callable[[LiveSlot], Awaitable[None]], token: Any) -> None:
         self.slot = slot
         self.serving: Instance | None = None
         self.current: Instance | None = None
         self.state = State.INACTIVE
         self.activity = Activity.OPEN
         self.note = ""
-        self.lock = anyio.Lock()
+        self.queue = Queue(slot)
+        self.token = token
+        self.guard = threading.Lock()
+        self.thread = threading.get_ident()
+        self.automatic: deque[float] = deque(maxlen=1000)
+        self.pooled: Instance | None = None
+        self.pulse = Pulse()
         self.outcomes: Counter[str] = Counter()
         self.history: deque[SwapRecord] = deque(maxlen=HISTORY)
         self.last_error = ""
         self.health: Health | None = None
-        self.leaked = 0
         self._activate = activate
 
     @property
     def shown(self) -> State:
         """The state an operator sees."""
         return shown(self.state, self.activity)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether someone wants the slot filled: it is, it is about to be, or the last attempt to fill it failed."""
+        return self.current is not None or self.state in (State.FAILED, State.ACTIVATING, State.SWAPPING)
 
     def step(self, step: Step) -> None:
         """Move along the state table."""
@@ -83,13 +130,18 @@ class LiveSlot:
     def point(self, instance: Instance | None) -> Instance | None:
         """Give callers *instance* from now on; return the one before it, which nobody new can reach."""
         old, self.current = self.current, instance
-        self.serving = instance if self.activity is Activity.OPEN else None
+        self._serve()
         return old
 
     def admit(self, activity: Activity, note: str = "") -> None:
         """Allow new leases or stop them."""
         self.activity, self.note = activity, note
-        self.serving = self.current if activity is Activity.OPEN and self.state is not State.STOPPED else None
+        self._serve()
+
+    def _serve(self) -> None:
+        is_open = self.activity is Activity.OPEN and self.state is not State.STOPPED
+        with self.guard:  # a thread must not find the old one here and count its lease after we looked at the count
+            self.serving = self.current if is_open else None
 
     async def wait_serving(self) -> None:
         """Return once ``serving`` may be set; raises SlotUnavailableError, or why no instance could be activated."""

@@ -36,9 +36,28 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             Event(
                 "swap-complete",
                 "info",
-                (*_INSTANCE, "previous_provider", "duration_ms", "by"),
+                (*_INSTANCE, "previous_provider", "duration_ms", "gap_ms", "by"),
                 "callers now use another instance",
             ),
+            Event(
+                "swap-soaking",
+                "info",
+                (*_INSTANCE, "previous_provider", "soak_ms"),
+                "callers moved; the old instance takes over again if the new one turns unhealthy",
+            ),
+            Event(
+                "swap-throttled",
+                "warning",
+                (*_INSTANCE, "reason", "delay_ms", "error"),
+                "a slot swapped too often by itself; the last state asked for follows later",
+            ),
+            Event(
+                "candidate-quarantined",
+                "error",
+                (*_INSTANCE, "error", "failures"),
+                "a provider failed its probes again and again and may not be chosen",
+            ),
+            Event("candidate-released", "info", _INSTANCE, "a quarantined provider is well, or changed"),
             Event(
                 "swap-failed",
                 "error",

@@ -37,8 +37,11 @@ def printed(value: object, how: Callable[[object], str] = repr) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return *text* cut to what a log field may hold, in bytes of UTF-8."""
-    if len(text) <= LIMIT // 4:
+    """Return *text* cut to what a log field may hold, in bytes of UTF-8, and without what UTF-8 cannot say.
+
+    A file name that is no UTF-8 carries such characters into errors, where neither JSON nor SQLite takes them.
+    """
+    if text.isascii() and len(text) <= LIMIT:
         return text
     content = text.encode("utf-8", "replace")
-    return text if len(content) <= LIMIT else content[: LIMIT - 12].decode("utf-8", "ignore") + "[... cut]"
+    return content.decode() if len(content) <= LIMIT else content[: LIMIT - 12].decode("utf-8", "ignore") + "[... cut]"

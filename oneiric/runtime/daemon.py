@@ -9,9 +9,10 @@ import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -27,7 +28,7 @@ from oneiric.core.domain import DOMAINS
 from oneiric.core.reconcile import Change
 from oneiric.errors import ConfigError, OneiricError
 from oneiric.observability.describe import describe
-from oneiric.observability.logs import LibraryHandler, to_stream
+from oneiric.observability.logs import LibraryHandler, Sink, to_stream
 from oneiric.runtime import premises
 from oneiric.runtime.notify import Notifier
 from oneiric.runtime.runtime import Runtime
@@ -74,6 +75,7 @@ class Daemon:
         self.http = ""
         self.ready = False
         self.config_error = ""
+        self.log_error = ""
         self.runtime: Runtime
         self._flags = flags
         self._environ = environ
@@ -84,7 +86,9 @@ class Daemon:
         self._present = self._files()
         watched.debounce = self._settings.app.watch.debounce
         self._watch = watched if watch and self._settings.app.watch.enabled else None
+        self._starting: anyio.CancelScope
         self._stop = anyio.Event()
+        self._hung_up = anyio.Event()
         self._cause = ""
 
     # The course of things
@@ -97,27 +101,56 @@ class Daemon:
             lock = premises.claim(state_dir)
             held.callback(os.close, lock)
             control = held.enter_context(premises.control_socket(Path(app.api.socket)))
-            held.callback(Path(app.api.socket).unlink, missing_ok=True)
+            held.callback(premises.remove_socket, Path(app.api.socket))
             http = held.enter_context(premises.http_socket(app.api.http))
             host, port = http.getsockname()[:2]
             self.http = f"{host}:{port}"
-            sink = to_stream(sys.stdout, minimum=app.logging.level, as_json=app.logging.format == "json")
+            sink = self._steadily(
+                to_stream(sys.stdout, minimum=app.logging.level, as_json=app.logging.format == "json")
+            )
             logging.getLogger().addHandler(LibraryHandler(sink))
-            async with anyio.create_task_group() as outer:
-                outer.start_soon(self._listen_to_signals)
-                opened = Runtime.open(
-                    self._settings, store=StateStore(state_dir), sink=sink, eager=True, environ=self._environ
-                )
-                async with opened as self.runtime, anyio.create_task_group() as tasks:
-                    await self._go(tasks, Listeners(control, http))
-                self.runtime.emit(
-                    "daemon-stopped", pid=os.getpid(), unclosed=self.runtime.unclosed, duration_ms=self._stopping_ms()
-                )
-                outer.cancel_scope.cancel()
-        return 1 if self.runtime.unclosed else 0
+            opened = Runtime.open(
+                self._settings, store=StateStore(state_dir), sink=sink, eager=True, environ=self._environ
+            )
+            return await self._live(opened, Listeners(control, http))
+
+    async def _live(self, opened: AbstractAsyncContextManager[Runtime], listeners: Listeners) -> int:
+        """Open the runtime, serve until the end is asked for, and close it; return the exit code."""
+        self._starting = anyio.CancelScope()  # cancelled by a signal that comes before the daemon serves
+        unclosed = 0
+        refusal: OneiricError | None = None
+        async with anyio.create_task_group() as outer:
+            outer.start_soon(self._listen_to_signals)
+            try:
+                with self._starting:
+                    async with opened as self.runtime, anyio.create_task_group() as tasks:
+                        await self._go(tasks, listeners)
+                    unclosed = self.runtime.unclosed
+                    self.runtime.emit(
+                        "daemon-stopped", pid=os.getpid(), unclosed=unclosed, duration_ms=self._stopping_ms()
+                    )
+            except OneiricError as error:  # raised below, where no task group wraps it
+                refusal = error
+            outer.cancel_scope.cancel()
+        if refusal is not None:
+            raise refusal
+        return 1 if unclosed else 0
+
+    def _steadily(self, sink: Sink) -> Sink:
+        """Return *sink* without its failures: a log that a full disk or a reader that left refuses stops no work."""
+
+        def write(level: str, event: str, fields: Mapping[str, Any]) -> None:
+            try:
+                sink(level, event, fields)
+                self.log_error = ""
+            except (OSError, ValueError) as error:  # ValueError: the stream was closed
+                self.log_error = f"the log cannot be written: {describe(error)}"
+
+        return write
 
     async def _go(self, tasks: TaskGroup, listeners: Listeners) -> None:
         self._supervise(tasks, "api", lambda: self._serve(self, listeners))
+        self._supervise(tasks, "reload", self._follow_hang_ups)
         if self._watch is not None:
             self._supervise(tasks, "watch", partial(self._follow_settings, self._watch))
         if self._notifier.watchdog_interval:
@@ -146,13 +179,15 @@ class Daemon:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
             async for number in received:
                 if number == signal.SIGHUP:
-                    await self._reload_reported("SIGHUP")
+                    self._hung_up.set()  # carried out elsewhere: however long it takes, the next signal is heard
                 elif self._stop.is_set():
                     os._exit(128 + number)  # asked twice: at once
                 else:
                     self._cause = signal.Signals(number).name
                     self._bound_the_end()
                     self._stop.set()
+                    if not self.ready:
+                        self._starting.cancel()
 
     def _bound_the_end(self) -> None:
         """Make sure the process ends although foreign code may block the loop or swallow its cancellation."""
@@ -212,6 +247,12 @@ class Daemon:
             self._watch.resume()
         self.runtime.emit("watch-paused" if paused else "watch-resumed", by=by)
 
+    async def _follow_hang_ups(self) -> None:
+        while True:
+            await self._hung_up.wait()
+            self._hung_up = anyio.Event()  # those that come from here on want one more reload
+            await self._reload_reported("SIGHUP")
+
     async def _follow_settings(self, watch: DirectoryWatch) -> None:
         async for files in watch.changes():
             await self._reload_reported("watch", files)
@@ -221,10 +262,17 @@ class Daemon:
         self.runtime.emit("watch-degraded", error=error)
 
     async def _reload_reported(self, by: str, files: frozenset[str] = frozenset()) -> None:
-        try:
-            await self.reload(by=by, files=files)
-        except OneiricError:
-            return  # reported as config-rejected; the last good settings stay
+        """Reload, and again while the machine is too short of threads, files or memory for it; never raise."""
+        for pause in chain((1, 5, 15), repeat(60)):
+            try:
+                await self.reload(by=by, files=files)
+                return
+            except OneiricError:
+                return  # reported as config-rejected; the last good settings stay
+            except (OSError, RuntimeError, MemoryError) as error:
+                self.config_error = f"{self.directory}: not read, tried again in {pause} s: {describe(error)}"
+                self.runtime.emit("config-rejected", file=str(self.directory), error=self.config_error)
+            await anyio.sleep(pause)
 
     async def reload(self, *, by: str, files: frozenset[str] = frozenset()) -> tuple[Change, ...]:
         """Read the settings again and apply them; raises ConfigError, and changes nothing, when they are invalid."""

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -102,6 +103,12 @@ def _make_way(path: Path) -> None:
     if path.exists() or path.is_symlink():
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise DaemonRefusedError(f"{path} is there and is not a socket", hint=f"remove {path}, or set api.socket")
+        path.unlink()
+
+
+def remove_socket(path: Path) -> None:
+    """Remove our socket at the end. One that has to stay, as on a disk now read-only, is replaced at the next start."""
+    with suppress(OSError):
         path.unlink()
 
 

@@ -6,7 +6,6 @@ that lead there, carry them out and report each.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -21,25 +20,22 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from oneiric.config.host import this_host
-from oneiric.config.loader import load, local_candidates, policy
-from oneiric.config.secrets import resolve_references, secret_values
+from oneiric.config.loader import load, local_candidates
 from oneiric.core.candidate import Candidate, Offer, Slot
 from oneiric.core.config import PluginsSettings, Settings, keep_trust
 from oneiric.core.reconcile import Build, Change, plan
-from oneiric.core.registry import Registry
-from oneiric.core.resolution import Policy, Resolution, resolve
-from oneiric.core.states import Activity, State
+from oneiric.core.resolution import Resolution
+from oneiric.core.states import Activity
 from oneiric.errors import OneiricError
+from oneiric.lifecycle.health import HealthWatch
 from oneiric.lifecycle.lease import Lease
-from oneiric.lifecycle.live import LiveSlot
 from oneiric.lifecycle.manager import Manager
 from oneiric.lifecycle.proxy import proxy_for
-from oneiric.lifecycle.reports import Choice, DrainReport, Health, SwapReport, SwapRequest
+from oneiric.lifecycle.reports import DrainReport, Health, Hook, SwapReport, SwapRequest
 from oneiric.observability.logs import Reporter, Sink, to_logging
 from oneiric.plugins import discovery
 from oneiric.plugins.discovery import Plugin
-from oneiric.runtime.decisions import Decisions
+from oneiric.runtime.chooser import Chooser
 from oneiric.runtime.journal import Journal
 from oneiric.runtime.remembered import Pin, Remembered, StoredActivity
 from oneiric.runtime.snapshot import SlotRecord, Snapshot
@@ -105,33 +101,33 @@ class Runtime:
         eager: bool,
         environ: Mapping[str, str],
     ) -> None:
-        self.settings = settings
         self.emit = Reporter(sink)
         self.unclosed = 0
         self._tasks = tasks
         self._eager = eager
-        self._environ = environ
-        self._host = this_host()
         self._pins: dict[Slot[Any], Pin] = dict(remembered.pins)
         self._plugins: tuple[Plugin, ...] = ()
-        self._registry = Registry()
-        self._policy = self._new_policy()
-        self._resolutions: dict[Slot[Any], Resolution] = {}
-        self._decisions = Decisions(self.emit)
+        self._chooser = Chooser(
+            settings, pins=self._pins, bars=lambda: self._health.bars, emit=self.emit, environ=environ
+        )
         self._journal = Journal(store, self.emit)
         self._closing = False
         self._reconciling = anyio.Lock()
         self._manager = Manager(
-            choose=self._choose,
+            choose=self._chooser.choose,
             timeouts=settings.app.lifecycle,
             tasks=tasks,
             emit=self.emit,
             offers={"runtime": self},
             record=self._journal.append,
             scrub=self.emit.scrub,
-            committed=self._pin,
+            committed=self._committed,
+            settings=lambda slot: self.settings.slot_settings(*slot),
         )
         self._live = self._manager.slots
+        self._health = HealthWatch(
+            self._manager, tasks=tasks, emit=self.emit, now=lambda: datetime.now(UTC), changed=self._health_changed
+        )
 
     async def _start(self, remembered: Remembered) -> None:
         if remembered.discarded:
@@ -140,9 +136,12 @@ class Runtime:
             self._manager.live(record.slot).history.append(record)
         for slot, stored in remembered.activities.items():
             self._manager.live(slot).admit(stored.activity, stored.note)
+        await self._chooser.take_over(self.settings)
         await self._discover(self.settings.app.plugins)
-        self._registry = self._registry.with_sources("settings/", local_candidates(self.settings))
+        registry = self._chooser.registry
+        self._chooser.offer(registry.with_sources("settings/", local_candidates(self.settings)))
         self._tasks.start_soon(self._journal.run)
+        self._tasks.start_soon(self._health.run)
         if self._eager:
             await self.reconcile(by="start")
 
@@ -159,8 +158,7 @@ class Runtime:
         Raises ConfigError when one provider is offered twice for a slot.
         """
         offered = cast("tuple[Candidate[Any], ...]", candidates)
-        self._registry = self._registry.with_added("code", offered)
-        self._resolutions.clear()
+        self._chooser.offer(self._chooser.registry.with_added("code", offered))
         if not self._closing and any(candidate.slot in self._live for candidate in offered):
             self._tasks.start_soon(self.reconcile)
 
@@ -168,24 +166,19 @@ class Runtime:
         self, slot: Slot[Any], *, provider: str | None = None, capabilities: frozenset[str] = frozenset()
     ) -> Resolution:
         """Say who fills *slot* and why; ``str()`` of the answer is the explanation."""
-        if provider is None and not capabilities:
-            try:
-                return self._resolutions[slot]
-            except KeyError:
-                pass
-        resolution = resolve(self._registry, self._policy, slot, provider=provider, capabilities=capabilities)
-        if provider is None and not capabilities:
-            if resolution.placings:  # an unknown slot is not remembered: anyone could ask for any number of them
-                self._resolutions[slot] = resolution
-            self._decisions.note(resolution)
-        return resolution
+        return self._chooser.resolve(slot, provider=provider, capabilities=capabilities)
 
-    def use(self, slot: Slot[T]) -> Lease[T]:
+    def use(self, slot: Slot[T], *, holder: str = "") -> Lease[T]:
         """Lease what fills *slot*: ``async with runtime.use(slot) as instance``; it is activated at its first use.
+
+        A worker thread writes ``with runtime.use(slot) as instance``.
+
+        Args:
+            holder: who uses it; ``status`` shows the last one of an instance that leaks.
 
         Entering raises NoCandidateError, SwapFailedError when it cannot be activated, or SlotUnavailableError.
         """
-        return Lease(self._live.get(slot) or self._manager.live(slot))
+        return Lease(self._live.get(slot) or self._manager.live(slot), holder)
 
     def proxy(self, slot: Slot[T]) -> T:
         """Return a stand-in whose every (asynchronous) method takes a lease for one call.
@@ -219,13 +212,24 @@ class Runtime:
         """
         return await self._manager.swap(slot, SwapRequest(provider, by, force, skip_health, dry_run))
 
-    async def _pin(self, slot: Slot[Any], request: SwapRequest) -> str:
+    def on_swap(self, slot: Slot[Any], *, before: Hook | None = None, after: Hook | None = None) -> None:
+        """Run *before* when a new instance is well and callers have not moved yet, *after* when they have.
+
+        Each is called with a :class:`SwapNotice`, synchronous ones in a thread, for at most ``lifecycle.hook_timeout``
+        seconds. One that raises makes the swap fail: callers stay with, or return to, the old instance.
+        """
+        self._manager.hooks.add(slot, before, after)
+
+    async def _committed(self, slot: Slot[Any], request: SwapRequest) -> str:
         """Pin the provider that a swap named, at its commit: who asked may be gone, and the drain may take long."""
+        live = self._live[slot]
+        if live.current is not None:
+            self._health.release(slot, live.current.provider)
         if request.provider is None:
             return ""
         pin = Pin(request.provider, request.by, datetime.now(UTC))
         self._pins[slot] = pin
-        self._new_decisions()
+        self._chooser.renew()
         self.emit("selection-pinned", domain=slot.domain, key=slot.key, provider=pin.provider, by=pin.by)
         return await self._journal.write(lambda store: store.pin(slot, pin))
 
@@ -234,16 +238,23 @@ class Runtime:
 
         Returns the pin there was, the swap that followed if any, and why it could not be recorded or "".
         """
-        pin = self._pins.pop(slot, None)
-        if pin is None:
-            return None, None, ""
-        self._new_decisions()
-        self.emit("selection-unpinned", domain=slot.domain, key=slot.key, provider=pin.provider, by=by)
-        unrecorded = await self._journal.write(lambda store: store.unpin(slot))
+        pin: Pin | None = None
+        unrecorded = ""
+
+        async def take_back() -> None:
+            nonlocal pin, unrecorded
+            pin = self._pins.pop(slot, None)
+            if pin is not None:
+                self._chooser.renew()
+                self.emit("selection-unpinned", domain=slot.domain, key=slot.key, provider=pin.provider, by=by)
+                unrecorded = await self._journal.write(lambda store: store.unpin(slot))
+
         live = self._live.get(slot)
-        if live is None or live.current is None:
+        if live is None or not (live.current is not None or live.queue.working):
+            await take_back()
             return pin, None, unrecorded
-        return pin, await self._manager.swap(slot, SwapRequest(by=by)), unrecorded
+        report = await self._manager.swap(slot, SwapRequest(by=by, first=take_back))
+        return pin, report if pin is not None else None, unrecorded
 
     async def set_activity(self, slot: Slot[Any], activity: Activity, *, note: str = "", by: str = "program") -> str:
         """Allow or stop new leases on *slot*; returns "" or why the next start will not know."""
@@ -269,9 +280,14 @@ class Runtime:
                     probes.start_soon(self._manager.probe, slot)
 
     @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._chooser.settings
+
+    @property
     def abandoned_calls(self) -> int:
         """How many calls of foreign code were given up and still run."""
-        return self._manager.calls.abandoned
+        return self._manager.instances.calls.abandoned
 
     @property
     def degraded(self) -> str:
@@ -287,79 +303,66 @@ class Runtime:
         candidates they declare clash.
         """
         remote, held = keep_trust(self.settings.app.remote, settings.app.remote)
-        registry = self._registry.with_sources("settings/", local_candidates(settings))
+        registry = self._chooser.registry.with_sources("settings/", local_candidates(settings))
         for name in held:
             self.emit("config-held", setting=f"remote.{name}", error="weakens trust: takes effect at a restart")
         if settings.app.plugins != self.settings.app.plugins:
             await self._discover(settings.app.plugins)
-            registry = self._registry.with_sources("settings/", local_candidates(settings))
+            registry = self._chooser.registry.with_sources("settings/", local_candidates(settings))
         app = _replaced(settings.app, remote=remote)
-        self.settings = _replaced(settings, app=app)
-        self._registry = registry
+        await self._chooser.take_over(_replaced(settings, app=app))
+        self._chooser.offer(registry)
         self._manager.timeouts = app.lifecycle
-        self._new_decisions()
+        self._health.forget(self._chooser.is_built_from)
         return await self.reconcile(by=by)
 
     async def reconcile(self, *, by: str = "program") -> tuple[Change, ...]:
         """Bring every live slot to what precedence now chooses; return the steps. Failures are reported, not raised."""
         async with self._reconciling:
             live = {
-                slot: item.current.build if item.current else None for slot, item in self._live.items() if _asked(item)
+                slot: item.current.build if item.current else None
+                for slot, item in self._live.items()
+                if item.is_wanted
             }
-            eager = self._policy.selections.keys() if self._eager else ()
+            eager = self._chooser.policy.selections.keys() if self._eager else ()
             slots = {*live, *eager}
-            steps = plan(live, {slot: self._wanted(slot) for slot in slots}, eager)
+            held = {slot for slot, build in live.items() if build is not None and self._stays(slot, build)}
+            steps = plan(live, {slot: self._chooser.wanted(slot) for slot in slots}, eager, held)
             async with anyio.create_task_group() as carrying_out:
                 for step in steps:
                     if step.action != "keep":
                         carrying_out.start_soon(self._carry_out, step, by)
             return steps
 
+    def _stays(self, slot: Slot[Any], build: Build) -> bool:
+        """Say whether a slot keeps what serves although it is in quarantine: nobody said that others may take over."""
+        is_ill = self._health.is_quarantined(slot, build.candidate.provider)
+        return is_ill and not self.settings.slot_settings(*slot).failover
+
+    def _health_changed(self, slot: Slot[Any]) -> None:
+        self._chooser.renew()
+        self.resolve(slot)  # so that who may fill it now is in the log
+        if not self._closing:
+            self._tasks.start_soon(partial(self.reconcile, by="health"))
+
     async def _carry_out(self, step: Change, by: str) -> None:
         try:
-            await self._manager.swap(step.slot, SwapRequest(by=by, force=True))
+            await self._manager.swap(step.slot, SwapRequest(by=by, follow=True))
         except OneiricError:
             return  # the attempt has reported itself, and the slot keeps what it had
-
-    def _wanted(self, slot: Slot[Any]) -> tuple[Resolution, Build | None]:
-        resolution = self.resolve(slot)
-        return resolution, None if resolution.winner is None else self._build_of(resolution.winner)
-
-    def _choose(self, slot: Slot[Any], provider: str | None) -> Choice:
-        candidate = self.resolve(slot, provider=provider).require()
-        declared = self._declared_settings(candidate)
-
-        def settings() -> Mapping[str, Any]:
-            resolved: Mapping[str, Any] = resolve_references(declared, environ=self._environ, base=Path())
-            self.emit.hide(secret_values(resolved))
-            return resolved
-
-        return Choice(self._build_of(candidate), settings)
-
-    def _declared_settings(self, candidate: Candidate[Any]) -> Mapping[str, Any]:
-        return self.settings.provider_settings(candidate.slot.domain, candidate.slot.key, candidate.provider)
-
-    def _build_of(self, candidate: Candidate[Any]) -> Build:
-        return Build(candidate, json.dumps(self._declared_settings(candidate), sort_keys=True, default=str))
-
-    def _new_decisions(self) -> None:
-        self._policy = self._new_policy()
-        self._resolutions.clear()
-
-    def _new_policy(self) -> Policy:
-        pins = {slot: pin.selection for slot, pin in self._pins.items()}
-        return policy(self.settings, host=self._host, pins=pins, environ=self._environ)
 
     async def _discover(self, settings: PluginsSettings) -> None:
         """Load the plugins, each under its own bound, and register what they offer."""
         limit = self.settings.app.lifecycle.activation_timeout
         find = partial(discovery.discover, settings, timeout=limit)
-        found = await self._manager.calls.call(find, timeout=math.inf)  # it bounds itself, entry point by entry point
+        found = await self._manager.instances.calls.call(find, timeout=math.inf)  # it bounds itself
+        registry = self._chooser.registry
         for old in self._plugins:
-            self._registry = self._registry.without_source(old.source)
+            registry = registry.without_source(old.source)
         offered, self._plugins = discovery.registered(found)
         for source, candidates in offered.sources.items():
-            self._registry = self._registry.with_source(source, candidates)
+            registry = registry.with_source(source, candidates)
+        self._chooser.offer(registry)
         for plugin in self._plugins:
             if plugin.error:
                 name, distribution = plugin.entry_point.name, plugin.entry_point.distribution
@@ -369,17 +372,17 @@ class Runtime:
 
     def snapshot(self) -> Snapshot:
         """Return everything there is to know now, as a value."""
-        slots = sorted({*self._registry.by_slot, *self._live})
+        slots = sorted({*self._chooser.registry.by_slot, *self._live})
         return Snapshot(
             live=True,
-            registry=self._registry,
-            policy=self._policy,
+            registry=self._chooser.registry,
+            policy=self._chooser.policy,
             slots=tuple(self._record(slot) for slot in slots),
             plugins=self._plugins,
         )
 
     def _record(self, slot: Slot[Any]) -> SlotRecord:
-        resolution = self._resolutions.get(slot) or resolve(self._registry, self._policy, slot)
+        resolution = self._chooser.explain(slot)
         live = self._live.get(slot)
         if live is None:
             return SlotRecord(slot, resolution, pin=self._pins.get(slot))
@@ -392,18 +395,15 @@ class Runtime:
             built_at=live.current.built_at if live.current else None,
             pin=self._pins.get(slot),
             note=live.note,
-            leases=live.current.leases if live.current else 0,
-            leaked=live.leaked,
+            leases=live.current.held if live.current else 0,
+            leaks=self._manager.instances.leaks(slot),
+            memory_bytes=sum(instance.memory_bytes for instance in self._manager.instances.of(slot)),
+            instances=len(self._manager.instances.of(slot)),
             outcomes=MappingProxyType(dict(live.outcomes)),
             last_error=live.last_error,
             health=live.health,
             history=tuple(live.history),
         )
-
-
-def _asked(live: LiveSlot) -> bool:
-    """Say whether someone wants the slot filled: it is, or the last attempt to fill it failed."""
-    return live.current is not None or live.state is State.FAILED
 
 
 def _replaced(value: Any, **changes: Any) -> Any:

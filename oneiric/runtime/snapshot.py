@@ -17,7 +17,7 @@ from oneiric.core.states import State
 from oneiric.lifecycle.reports import HISTORY
 
 if TYPE_CHECKING:
-    from oneiric.lifecycle.reports import Health, SwapRecord
+    from oneiric.lifecycle.reports import Health, Leak, SwapRecord
     from oneiric.plugins.discovery import Plugin
     from oneiric.runtime.remembered import Pin, Remembered
 
@@ -35,7 +35,9 @@ class SlotRecord:
     pin: Pin | None = None
     note: str = ""
     leases: int = 0
-    leaked: int = 0
+    leaks: tuple[Leak, ...] = ()
+    instances: int = 0
+    memory_bytes: int = 0
     outcomes: Mapping[str, int] = field(default_factory=dict)
     last_error: str = ""
     health: Health | None = None

@@ -1,11 +1,13 @@
 """What survives a restart: pins, activities and the swap history, in SQLite under the state directory.
 
 Every function here blocks; the runtime calls them in a worker thread. A pin is on disk before its swap is reported done
-(``synchronous=FULL``). A file that is no database of ours is moved aside and reported, never a reason not to start.
+(``synchronous=EXTRA``). What is no database of ours is moved aside and reported, never a reason not to start. The
+rollback journal, unlike the write-ahead log, needs no other file to be read: a full disk does not prevent a start.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -49,10 +51,13 @@ class StateStore:
 
         Raises OneiricError when it cannot be read just now: another program holds it, or the disk is full or failing.
         """
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return Remembered({}, {})
         try:
-            return self._read()
+            self._require_file()
+            with self._open() as database:
+                _require_sound(database)
+                return self._remembered(database)
         except (sqlite3.DatabaseError, OneiricError, ValueError, TypeError) as error:
             if _passes(error):
                 raise OneiricError(
@@ -64,14 +69,16 @@ class StateStore:
     def peek(self) -> Remembered:
         """Read everything back and change nothing, whatever is there; what cannot be read counts as not there."""
         try:
+            self._require_file()
             with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
                 return self._remembered(database)
         except (sqlite3.Error, OneiricError, ValueError, TypeError) as error:
             return Remembered({}, {}, discarded=f"{self.path}: {error}")
 
-    def _read(self) -> Remembered:
-        with self._open() as database:
-            return self._remembered(database)
+    def _require_file(self) -> None:
+        """Raise OneiricError for what SQLite would hang on or take for a failing disk: a pipe, a directory."""
+        if os.path.lexists(self.path) and not self.path.is_file():
+            raise OneiricError(f"{self.path} is not a file")
 
     def _remembered(self, database: sqlite3.Connection) -> Remembered:
         pins = {
@@ -89,7 +96,7 @@ class StateStore:
         for number in range(1, 1000):
             aside = self.path.with_name(f"{FILE}.discarded-{number}")
             if not aside.exists():
-                for suffix in ("-wal", "-shm"):
+                for suffix in ("-journal", "-wal", "-shm"):
                     self.path.with_name(FILE + suffix).unlink(missing_ok=True)
                 return self.path.rename(aside)
         raise OSError(f"{self.path}: a thousand discarded files stand beside it already; remove them")
@@ -97,7 +104,7 @@ class StateStore:
     def pin(self, slot: Slot[Any], pin: Pin) -> None:
         """Record an operator's choice."""
         with self._open() as database:
-            row = (*slot, pin.provider, pin.by, pin.since.isoformat())
+            row = _row(*slot, pin.provider, pin.by, pin.since.isoformat())
             database.execute("INSERT OR REPLACE INTO pin VALUES (?, ?, ?, ?, ?)", row)
 
     def unpin(self, slot: Slot[Any]) -> None:
@@ -111,7 +118,7 @@ class StateStore:
             if stored.activity is Activity.OPEN:
                 database.execute("DELETE FROM activity WHERE domain = ? AND key = ?", tuple(slot))
             else:
-                row = (*slot, stored.activity.value, stored.note, stored.by, stored.since.isoformat())
+                row = _row(*slot, stored.activity.value, stored.note, stored.by, stored.since.isoformat())
                 database.execute("INSERT OR REPLACE INTO activity VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def append(self, records: list[SwapRecord]) -> None:
@@ -119,21 +126,21 @@ class StateStore:
         with self._open() as database:
             database.executemany(
                 "INSERT INTO swap VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (r.at.isoformat(), *r.slot, r.provider, r.previous, r.outcome, r.reason, r.error, r.duration, r.by)
-                    for r in records
-                ],
+                [_row(record.at.isoformat(), *record.slot, *record[2:]) for record in records],
             )
             database.execute("DELETE FROM swap WHERE id <= (SELECT max(id) FROM swap) - ?", (HISTORY_ROWS,))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.path.lexists(self.path):
+            os.close(os.open(self.path, os.O_CREAT | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(self.path, timeout=BUSY_TIMEOUT)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
+            database.execute("PRAGMA synchronous = EXTRA")
             version = database.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
+                if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    raise OneiricError(f"{self.path} is a database of another program")
                 database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             elif version != VERSION:
                 raise OneiricError(f"{self.path} has format {version}, this version reads {VERSION}")
@@ -145,6 +152,17 @@ def _passes(error: Exception) -> bool:
     """Say whether *error* is about the moment (locked, full, failing) and not about what is in the file."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return isinstance(error, sqlite3.OperationalError) and code & 0xFF != sqlite3.SQLITE_ERROR
+
+
+def _require_sound(database: sqlite3.Connection) -> None:
+    verdict = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise OneiricError(f"the database is damaged: {verdict}")
+
+
+def _row(*values: Any) -> tuple[Any, ...]:
+    """Return *values* as SQLite takes them: text that is no Unicode, as from a file's name, is made so."""
+    return tuple(value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in values)
 
 
 def _record(row: tuple[Any, ...]) -> SwapRecord:

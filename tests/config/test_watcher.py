@@ -218,6 +218,13 @@ async def test_debounce_is_how_long_the_directory_must_be_quiet(directory):
     assert await follow(watch, [(10.5, save(directory / "app.yml", "a: 1"))]) == [(16.0, ["app.yml"])]
 
 
+async def test_debounce_may_be_set_anew(directory):
+    watch = polling(directory)
+    script = [(5, lambda: setattr(watch, "debounce", 3)), (10.5, save(directory / "app.yml", "a: 1"))]
+
+    assert await follow(watch, script) == [(14.0, ["app.yml"])]
+
+
 async def test_paused_watch_yields_nothing(directory):
     watch = polling(directory)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -9,7 +11,7 @@ import pytest
 
 from oneiric import NoCandidateError, Runtime, Slot, SwapFailedError
 from oneiric.core.states import Activity
-from oneiric.errors import SlotUnavailableError
+from oneiric.errors import SlotUnavailableError, SupersededError
 from oneiric.testing import PART, Events, Workshop, answer, bare_settings, drag, fail
 
 pytestmark = pytest.mark.anyio
@@ -63,23 +65,57 @@ async def test_hundred_swaps_at_once_leave_one_open_instance(opened: Any, worksh
     async with opened(*(workshop.candidate(f"p{number}", build=pause) for number in range(5))) as runtime:
         async with anyio.create_task_group() as tasks:
             for number in HUNDRED:
-                tasks.start_soon(lambda n: runtime.swap(PART, provider=f"p{n % 5}"), number)
+                tasks.start_soon(swap_unless_superseded, runtime, f"p{number % 5}")
         assert len(workshop.open) == 1
     workshop.require_closed_once()
 
 
-async def test_hundred_swaps_at_once_count_every_change(opened: Any, workshop: Workshop) -> None:
+async def swap_unless_superseded(runtime: Runtime, provider: str) -> None:
+    with suppress(SupersededError):
+        await runtime.swap(PART, provider=provider)
+
+
+async def test_hundred_swaps_at_once_are_two_attempts_and_the_last_one_wins(opened: Any, workshop: Workshop) -> None:
+    async with opened(*(workshop.candidate(f"p{number}", build=pause) for number in range(100))) as runtime:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(swap_unless_superseded, runtime, "p0")
+            await anyio.sleep(0.01)  # the first one has begun
+            for number in range(1, 100):
+                tasks.start_soon(swap_unless_superseded, runtime, f"p{number}")
+                await anyio.lowlevel.checkpoint()
+        record = runtime.snapshot().record(PART)
+    assert ([part.provider for part in workshop.built], record.provider) == (["p0", "p99"], "p99")
+
+
+async def test_swap_that_is_superseded_says_by_what(opened: Any, workshop: Workshop) -> None:
+    async with opened(*(workshop.candidate(name, build=pause) for name in "abc")) as runtime:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: runtime.swap(PART, provider="a"))
+            await anyio.sleep(0.01)
+            tasks.start_soon(_expect_superseded, runtime)
+            await anyio.sleep(0.01)
+            await runtime.swap(PART, provider="c", by="alice")
+        assert [part.provider for part in workshop.built] == ["a", "c"]
+
+
+async def _expect_superseded(runtime: Runtime) -> None:
+    with pytest.raises(SupersededError, match="by alice, for c"):
+        await runtime.swap(PART, provider="b")
+
+
+async def test_equal_swaps_that_wait_share_one_attempt(opened: Any, workshop: Workshop) -> None:
     reports = []
 
-    async def swap(runtime: Runtime, number: int) -> None:
-        reports.append(await runtime.swap(PART, provider=f"p{number % 5}"))
+    async def swap(runtime: Runtime) -> None:
+        reports.append(await runtime.swap(PART, provider="b"))
 
-    async with opened(*(workshop.candidate(f"p{number}", build=pause) for number in range(5))) as runtime:
+    async with opened(*(workshop.candidate(name, build=pause) for name in "ab")) as runtime:
         async with anyio.create_task_group() as tasks:
-            for number in HUNDRED:
-                tasks.start_soon(swap, runtime, number)
-        outcomes = runtime.snapshot().record(PART).outcomes
-    assert outcomes == {"success": sum(report.changed for report in reports)}
+            tasks.start_soon(lambda: runtime.swap(PART, provider="a"))
+            await anyio.sleep(0.01)
+            for _ in range(10):
+                tasks.start_soon(swap, runtime)
+        assert ([report.changed for report in reports], len(workshop.by("b"))) == ([True] * 10, 1)
 
 
 async def test_last_swap_asked_for_is_what_serves_and_what_is_pinned(opened: Any, workshop: Workshop) -> None:
@@ -143,6 +179,10 @@ async def test_old_instance_is_closed_as_soon_as_its_last_lease_ends(opened: Any
         assert old.closed == 1
 
 
+def held_leaks(runtime: Runtime) -> int:
+    return sum(leak.kind == "held" for leak in runtime.snapshot().record(PART).leaks)
+
+
 async def test_lease_held_past_the_drain_timeout_is_reported_as_a_leak(
     opened: Any, workshop: Workshop, events: Events
 ) -> None:
@@ -152,7 +192,7 @@ async def test_lease_held_past_the_drain_timeout_is_reported_as_a_leak(
         await tasks.start(hold, runtime, release)
         report = await runtime.swap(PART, provider="b")
         assert [(e["provider"], e["leases"]) for e in events.named("instance-leaked")] == [("a", 1)]
-        assert runtime.snapshot().record(PART).leaked == 1
+        assert held_leaks(runtime) == 1
         assert "still held after 30 s" in report.cleanup_error
         release.set()
 
@@ -169,7 +209,7 @@ async def test_leaked_instance_is_closed_when_its_last_lease_ends_and_not_before
         before = old.closed
         release.set()
         await anyio.sleep(1)
-        assert (before, old.closed, runtime.snapshot().record(PART).leaked) == (0, 1, 0)
+        assert (before, old.closed, held_leaks(runtime)) == (0, 1, 0)
 
 
 async def test_lease_ends_when_its_block_raises(opened: Any, workshop: Workshop) -> None:
@@ -281,7 +321,8 @@ async def test_dry_run_with_failing_cleanup_changes_nothing(opened: Any, worksho
         await rt.swap(PART)
         before = rt.snapshot().record(PART)
         report = await rt.swap(PART, provider="b", dry_run=True)
-        assert (rt.snapshot().record(PART), report.cleanup_error) == (before, "OSError: x")
+        after = replace(rt.snapshot().record(PART), leaks=())
+        assert (after, report.cleanup_error) == (before, "OSError: x")
 
 
 async def test_dry_run_closes_what_it_built(opened: Any, workshop: Workshop) -> None:

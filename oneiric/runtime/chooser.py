@@ -1,0 +1,130 @@
+"""Who may fill each slot now: the registry, what decides, and the answers so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from anyio import to_thread
+
+from oneiric.config.host import this_host
+from oneiric.config.loader import Bars, policy
+from oneiric.config.secrets import resolve_references, secret_values
+from oneiric.core.candidate import Candidate, Slot
+from oneiric.core.config import Settings
+from oneiric.core.reconcile import Build
+from oneiric.core.registry import Registry
+from oneiric.core.resolution import Bar, Policy, Resolution, resolve
+from oneiric.lifecycle.reports import Choice
+from oneiric.observability.logs import Reporter
+from oneiric.runtime.decisions import Decisions
+from oneiric.runtime.remembered import Pin
+
+
+class Chooser:
+    """Answers who fills a slot, from the current registry, settings, pins and quarantine.
+
+    Args:
+        pins: operators' choices; whoever changes them calls ``renew``.
+        bars: who is in quarantine just now.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        pins: Mapping[Slot[Any], Pin],
+        bars: Callable[[], Mapping[tuple[Slot[Any], str], Bar]],
+        emit: Reporter,
+        environ: Mapping[str, str],
+    ) -> None:
+        self.settings = settings
+        self.registry = Registry()
+        self.policy = Policy()
+        self._pins = pins
+        self._bars = bars
+        self._emit = emit
+        self._environ = environ
+        self._host = this_host()
+        self._base = Policy()
+        self._answers: dict[Slot[Any], Resolution] = {}
+        self._decisions = Decisions(emit)
+
+    # What decides
+
+    async def take_over(self, settings: Settings) -> None:
+        """Decide by *settings* from now on. Files that hold secrets are looked at, so it runs in a thread."""
+        environ, host = self._environ, self._host
+        base = await to_thread.run_sync(lambda: policy(settings, host=host, pins={}, environ=environ))
+        self.settings, self._base = settings, base
+        self.renew()
+
+    def renew(self) -> None:
+        """Decide anew: a pin or the quarantine changed."""
+        pins = {slot: pin.selection for slot, pin in self._pins.items()}
+        barred = self._base.barred
+        self.policy = replace(
+            self._base,
+            selections=MappingProxyType({**self._base.selections, **pins}),
+            barred=barred.also(self._bars()) if isinstance(barred, Bars) else self._bars(),
+        )
+        self._answers.clear()
+
+    def offer(self, registry: Registry) -> None:
+        """Choose from *registry* from now on."""
+        self.registry = registry
+        self._answers.clear()
+
+    # Answers
+
+    def resolve(
+        self, slot: Slot[Any], *, provider: str | None = None, capabilities: frozenset[str] = frozenset()
+    ) -> Resolution:
+        """Say who fills *slot* and why."""
+        if provider is not None or capabilities:
+            return resolve(self.registry, self.policy, slot, provider=provider, capabilities=capabilities)
+        try:
+            return self._answers[slot]
+        except KeyError:
+            pass
+        resolution = resolve(self.registry, self.policy, slot)
+        if resolution.placings:  # an unknown slot is not remembered: anyone could ask for any number of them
+            self._answers[slot] = resolution
+        self._decisions.note(resolution)
+        return resolution
+
+    def explain(self, slot: Slot[Any]) -> Resolution:
+        """Say who fills *slot* and why, as a diagnosis: nothing is reported or remembered."""
+        return self._answers.get(slot) or resolve(self.registry, self.policy, slot)
+
+    def wanted(self, slot: Slot[Any]) -> tuple[Resolution, Build | None]:
+        """Return who should fill *slot*, and what its instance would be built from."""
+        resolution = self.resolve(slot)
+        return resolution, None if resolution.winner is None else self._build_of(resolution.winner)
+
+    def choose(self, slot: Slot[Any], provider: str | None) -> Choice:
+        """Return what to build; raises NoCandidateError. Secrets are read when the settings are asked for."""
+        candidate = self.resolve(slot, provider=provider).require()
+        declared = self._declared_settings(candidate)
+
+        def settings() -> Mapping[str, Any]:
+            resolved: Mapping[str, Any] = resolve_references(declared, environ=self._environ, base=Path())
+            self._emit.hide(secret_values(resolved))
+            return resolved
+
+        return Choice(self._build_of(candidate), settings)
+
+    def is_built_from(self, slot: Slot[Any], provider: str, identity: tuple[str, ...]) -> bool:
+        """Say whether *provider* would now be built from what *identity* names."""
+        candidates = self.registry.candidates(slot)
+        return any(self._build_of(c).identity == identity for c in candidates if c.provider == provider)
+
+    def _declared_settings(self, candidate: Candidate[Any]) -> Mapping[str, Any]:
+        return self.settings.provider_settings(candidate.slot.domain, candidate.slot.key, candidate.provider)
+
+    def _build_of(self, candidate: Candidate[Any]) -> Build:
+        return Build(candidate, json.dumps(self._declared_settings(candidate), sort_keys=True, default=str))
