@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,11 @@ async def swapping(budget: Budget) -> list[Row]:
 
 
 async def swapping_with_store(budget: Budget) -> list[Row]:
-    """Swaps whose pins are on disk before they are reported done, against one commit of one row."""
+    """Swaps whose pins are on disk before they are reported done, against one commit of one row.
+
+    They take their time, so they are given more of it.
+    """
+    budget = replace(budget, seconds=3 * budget.seconds)
     with TemporaryDirectory(prefix="oneiric-benchmarks-") as text:
         directory = Path(text)
         async with AsyncExitStack() as stack:

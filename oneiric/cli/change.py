@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from oneiric.cli.desk import client
-from oneiric.cli.options import Options, global_options, provider_option, slot_options
-from oneiric.cli.output import note, print_document, safe, warn
+from oneiric.cli.options import Group, Options, global_options, provider_option, slot_options
+from oneiric.cli.output import note, print_document, warn
+
+NOTE_LENGTH: Final = 500  # what the API takes; a test compares the two
 
 
 @click.command()
@@ -47,7 +49,9 @@ def swap(
 
 def _swap_text(answer: dict[str, Any]) -> str:
     slot = f"--domain {answer['domain']} --key {answer['key']}"
-    text = safe(answer["text"].partition("; ")[0])
+    text = answer["text"]
+    for warning in reversed(answer["warnings"]):  # they go to stderr
+        text = text.removesuffix(f"; {warning}")
     return f"{text}\npinned to {answer['provider']}; undo: oneiric unpin {slot}" if answer["pinned"] else text
 
 
@@ -69,11 +73,17 @@ def _unpin_text(answer: dict[str, Any]) -> str:
     return f"{slot} is no longer pinned to {answer['provider']}{serving}"
 
 
+def _checked_note(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if len(value) > NOTE_LENGTH:
+        raise click.BadParameter(f"it has {len(value)} characters, {NOTE_LENGTH} are the most")
+    return value
+
+
 def _activity_command(verb: str, help_text: str) -> click.Command:
     @click.command(verb, help=help_text)
     @global_options
     @slot_options
-    @click.option("--note", "remark", metavar="TEXT", default="", help="Shown by status.")
+    @click.option("--note", "remark", metavar="TEXT", default="", callback=_checked_note, help="Shown by status.")
     def command(options: Options, domain: str, key: str, remark: str) -> int:
         answer = client(options).post(f"/v1/{verb}", {"domain": domain, "key": key, "note": remark})
         print_document(answer, options, _activity_text)
@@ -86,7 +96,7 @@ def _activity_command(verb: str, help_text: str) -> click.Command:
 def _activity_text(answer: dict[str, Any]) -> str:
     text = f"{answer['domain']}/{answer['key']} is {answer['state']}"
     if answer["drained"] is None:
-        return safe(text + (f" ({answer['note']})" if answer["note"] else ""))
+        return text + (f" ({answer['note']})" if answer["note"] else "")
     if answer["drained"]:
         return f"{text}: the last lease ended"
     return f"{text}: {answer['leases']} leases are still held; drain again, or see who holds them: oneiric status"
@@ -99,7 +109,7 @@ drain = _activity_command(
 )
 
 
-@click.group()
+@click.group(cls=Group, no_args_is_help=False)
 @global_options
 def watch(_options: Options) -> None:
     """Stop or start the daemon's following of its settings directory."""

@@ -42,8 +42,9 @@ def ask(
     try:
         return client(options).get(route, **query)
     except DaemonAbsentError:
+        answer = document(otherwise())
         note("no daemon runs: answered from settings and plugins on disk", options)
-        return document(otherwise())
+        return answer
 
 
 def document(struct: msgspec.Struct) -> dict[str, Any]:

@@ -53,17 +53,15 @@ def _list_text(slots: list[dict[str, Any]], domain: str | None) -> str:
 @slot_options
 def explain(options: Options, domain: str, key: str) -> int:
     """Show who fills a slot, what decided, and why each other candidate lost; exits 1 when nobody does."""
-    from oneiric.core.candidate import Slot
-
-    slot = Slot[Any](domain, key)
 
     def otherwise() -> msgspec.Struct:
         from oneiric.api.views import explain_document
+        from oneiric.core.candidate import Slot
 
-        return explain_document(from_disk(options), slot)
+        return explain_document(from_disk(options), Slot[Any](domain, key))
 
     answer = ask(options, "/v1/explain", otherwise=otherwise, domain=domain, key=key)
-    print_document(answer, options, lambda found: "\n".join(safe(line) for line in found["text"].split("\n")))
+    print_document(answer, options, lambda found: str(found["text"]))
     return 0 if answer["provider"] else 1
 
 
@@ -100,7 +98,8 @@ def _status_text(answer: dict[str, Any], *, detailed: bool) -> str:
         ]
         for slot in answer["slots"]
     ]
-    text = table(["SLOT", "STATE", "PROVIDER", "PIN", "LEASES", "LEAKED", "OK/FAILED/ROLLBACK", "LAST ERROR"], rows)
+    header = ["SLOT", "STATE", "PROVIDER", "PIN", "LEASES", "LEAKED", "OK/FAILED/ROLLBACK", "LAST ERROR"]
+    text = table(header, rows) if rows else "no slot"
     daemon = answer["daemon"]
     return text if daemon is None else f"{_daemon_text(daemon)}\n\n{text}"
 
@@ -108,10 +107,11 @@ def _status_text(answer: dict[str, Any], *, detailed: bool) -> str:
 def _daemon_text(daemon: dict[str, Any]) -> str:
     text = f"daemon pid {daemon['pid']}, version {daemon['version']}, since {daemon['started_at']}, "
     text += f"http {daemon['http']}, settings {daemon['settings']} (watch {daemon['watch']})"
+    text += f"\ninstances {daemon['instances']}, memory {daemon['memory_bytes'] / 1_048_576:.1f} MiB"
     trouble = [f"degraded: {daemon['degraded']}"] if daemon["degraded"] else []
     if daemon["abandoned_calls"]:
         trouble.append(f"{daemon['abandoned_calls']} calls of providers were given up and still run")
-    return "\n".join(safe(line) for line in [text, *trouble])
+    return "\n".join([text, *trouble])
 
 
 def _slot_text(slot: dict[str, Any]) -> str:
@@ -132,17 +132,23 @@ def _slot_text(slot: dict[str, Any]) -> str:
         ("last health", _health_words(health) if health else ""),
     ]
     lines = [f"{name + ':':<13}{safe(value)}" for name, value in facts if value != ""]
-    if slot["history"]:
+    if slot["leaks"]:
         rows = [
             [
-                swap["at"],
-                swap["outcome"],
-                swap["previous"] or "-",
-                swap["provider"],
-                swap["duration_ms"],
-                swap["by"],
-                swap["error"],
+                leak["instance_id"],
+                leak["provider"],
+                leak["kind"],
+                leak["leases"],
+                f"{leak['age']:.0f} s",
+                leak["holder"],
             ]
+            for leak in slot["leaks"]
+        ]
+        lines += ["leaks:", table(["INSTANCE", "PROVIDER", "WHY", "LEASES", "AGE", "HOLDER"], rows)]
+    if slot["history"]:
+        names = ("at", "outcome", "previous", "provider", "duration_ms", "by", "error")
+        rows = [
+            ["-" if swap[name] == "" else swap[name] for name in names[:-1]] + [swap["error"]]
             for swap in slot["history"]
         ]
         lines += ["history:", table(["AT", "OUTCOME", "FROM", "TO", "MS", "BY", "ERROR"], rows)]
@@ -155,27 +161,30 @@ def _slot_text(slot: dict[str, Any]) -> str:
 @key_option
 @click.option("--probe", is_flag=True, help="Ask the live instances now.")
 def health(options: Options, domain: str | None, key: str | None, probe: bool) -> int:
-    """Show the last known health of live instances; exits 1 when one is unhealthy, 3 when no daemon runs."""
+    """Show the last known health of live instances.
+
+    Exits 1 when one is unhealthy or KEY has none, 3 when no daemon runs.
+    """
     if probe:
         body = {name: value for name, value in (("domain", domain), ("key", key)) if value is not None}
         answer = client(options).post("/v1/probe", body)
     else:
 
         def otherwise() -> msgspec.Struct:
-            from oneiric.api.views import health_document
+            from oneiric.api.schemas import HealthDocument
 
-            return health_document(from_disk(options), domain=domain, key=key)
+            return HealthDocument(live=False, probed=False, healthy=False)
 
         answer = ask(options, "/v1/health", otherwise=otherwise, domain=domain, key=key)
     print_document(answer, options, _health_text)
     if not answer["live"]:
         return 3
-    return 0 if answer["healthy"] else 1
+    return 0 if answer["healthy"] and (answer["instances"] or key is None) else 1
 
 
 def _health_text(answer: dict[str, Any]) -> str:
     if not answer["live"]:
-        return "nothing is known: instances live in a daemon"
+        return "nothing is known: instances live in a daemon; start one: oneiric orchestrate"
     if not answer["instances"]:
         return "no live instance"
     rows = [

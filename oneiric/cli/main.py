@@ -66,8 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = answer if isinstance(answer, int) else 0
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:
-        code = _broken_pipe()
     except click.ClickException as error:
         options.json = options.json or "--json" in given  # it may not have got that far
         code = _report(UsageError(_one_line(error), hint=_help_for(error)), options)
@@ -84,13 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         bug.code = "bug"
         code = _report(bug, options)
     sys.exit(code)
-
-
-def _broken_pipe() -> int:
-    from oneiric.cli.output import silence
-
-    silence(sys.stdout)
-    return 141
 
 
 def _operating_system(error: OSError, options: Options) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
-from oneiric.cli.completion import complete_keys, complete_providers
+from oneiric.cli.proposals import complete_keys, complete_providers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,17 +69,11 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class Name(click.ParamType):
-    """The name of a key or a provider."""
-
-    name = "name"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return *value* if it can be a name."""
-        if not re.fullmatch(NAME, value, re.ASCII):
-            rule = "lower-case letters, digits, '.', '_' and '-', at most 128, without '..'"
-            self.fail(f"{value!r} cannot be a name: use {rule}", param, ctx)
-        return str(value)
+def _checked_name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(NAME, value, re.ASCII):
+        rule = "use lower-case letters, digits, '.', '_' and '-', at most 128, without '..'"
+        raise click.BadParameter(f"{value!r} cannot be a name; {rule}")
+    return value
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -133,16 +127,19 @@ def domain_option(*, required: bool) -> Callable[[F], F]:
 def key_option(function: F) -> F:
     """Give a command KEY, as an argument or as ``--key``; it is None when not given."""
     option = click.option(
-        "--key", "key_option", type=Name(), metavar="KEY", help="The same as KEY.", shell_complete=complete_keys
+        "--key",
+        "key_option",
+        callback=_checked_name,
+        metavar="KEY",
+        help="The same as KEY.",
+        shell_complete=complete_keys,
     )
-    argument = click.argument("key", type=Name(), required=False, shell_complete=complete_keys)
+    argument = click.argument("key", callback=_checked_name, required=False, shell_complete=complete_keys)
 
     @wraps(function)
     def call(*positional: Any, key: str | None, key_option: str | None, **arguments: Any) -> Any:
         if key is not None and key_option is not None and key != key_option:
-            raise click.UsageError(
-                f"KEY is given twice: {key!r} and --key {key_option!r}", click.get_current_context()
-            )
+            raise click.UsageError(f"KEY is given twice: {key!r} and --key {key_option!r}", click.get_current_context())
         return function(*positional, key=key if key is not None else key_option, **arguments)
 
     return argument(option(call))  # type: ignore[return-value]
@@ -164,7 +161,7 @@ def provider_option(function: F) -> F:
     """Give a command ``--provider``."""
     return click.option(
         "--provider",
-        type=Name(),
+        callback=_checked_name,
         metavar="P",
         help="Whom; without it precedence decides.",
         shell_complete=complete_providers,

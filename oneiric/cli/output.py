@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Controls of both kinds, line separators, and what makes text run backwards. Line feeds are told apart below.
 _CONTROL: Final = r"\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE, as a shell says it
 _COLORS: Final[Mapping[str, str]] = {
     "ready": "green",
     "active": "green",
@@ -42,6 +43,11 @@ class OutputError(OneiricError):
 
     code = "output"
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"done, but the answer could not be written to stdout: {reason}", hint="df -h, or write elsewhere"
+        )
+
 
 def print_document(document: Mapping[str, Any], options: Options, render: Callable[[Any], str]) -> None:
     """Print *document* as JSON or, through *render*, for a person. Raises OutputError when that cannot be written."""
@@ -53,11 +59,11 @@ def print_answer(text: str, options: Options) -> None:
     try:
         click.echo(text, color=options.color)
     except BrokenPipeError:
-        raise  # who reads has seen enough, which is no error
+        silence(sys.stdout)
+        raise click.exceptions.Exit(BROKEN_PIPE) from None  # who reads has seen enough, which needs no words
     except OSError as error:
         silence(sys.stdout)
-        what = f"done, but the answer could not be written to stdout: {error.strerror or error}"
-        raise OutputError(what, hint="df -h, or write elsewhere") from error
+        raise OutputError(error.strerror or str(error)) from error
 
 
 def print_error(error: OneiricError, options: Options) -> None:
@@ -66,7 +72,7 @@ def print_error(error: OneiricError, options: Options) -> None:
     note(error.render() + (f"\n\n{explanation}" if explanation else ""), options)
     if options.json:
         row = {"code": error.code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
-        with suppress(OutputError, BrokenPipeError):
+        with suppress(OutputError, click.exceptions.Exit):
             print_answer(
                 json.dumps({"schema": "oneiric.error/1", "error": {**row, "explanation": explanation}}), options
             )

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from oneiric.cli.desk import ask
-from oneiric.cli.options import Options, global_options
-from oneiric.cli.output import print_document, table
+from oneiric.cli.options import Group, Options, global_options
+from oneiric.cli.output import print_answer, print_document, table
 
 if TYPE_CHECKING:
     import msgspec
 
 
-@click.group()
+@click.group(cls=Group, no_args_is_help=False)
 @global_options
 def config(_options: Options) -> None:
     """Check, show and describe the settings."""
@@ -65,8 +65,10 @@ def _value(value: Any) -> str:
 @config.command()
 @global_options
 @click.argument("file", required=False)
-def schema(_options: Options, file: str | None) -> None:
+def schema(options: Options, file: str | None) -> None:
     """Print the JSON Schema of all settings files, or of one such as adapters.yml, for an editor to check against."""
     from oneiric.config.show import json_schema
 
-    click.echo(json.dumps(json_schema(file), indent=2))
+    described = json_schema(file)
+    answer = {"schema": "oneiric.config-schema/1", "json_schema": described}
+    print_answer(json.dumps(answer) if options.json else json.dumps(described, indent=2), options)

@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGTERM
@@ -19,14 +20,24 @@ TIMEOUT = 20.0
 
 
 class Daemon:
-    """``python -m oneiric orchestrate`` in *directory*; its log lines arrive as they are written."""
+    """``python -m oneiric orchestrate`` in *directory*; its log lines arrive as they are written.
 
-    def __init__(self, directory: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+    Args:
+        within: a command that runs the daemon under other conditions and becomes it, such as ``prlimit --nofile=64``.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         self.environ = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **(environ or {})}
         self.lines: list[str] = []
         self._arrived = threading.Condition()
-        command = [sys.executable, "-m", "oneiric", "orchestrate", "--http", "127.0.0.1:0", *arguments]
+        command = [*within, sys.executable, "-m", "oneiric", "orchestrate", "--http", "127.0.0.1:0", *arguments]
         self.process = subprocess.Popen(
             command,
             cwd=directory,
@@ -87,6 +98,11 @@ class Daemon:
         """A client of its control socket."""
         return Client(self.directory / ".oneiric_state" / "oneiric.sock")
 
+    @property
+    def degraded(self) -> str:
+        """What it says is wrong with it."""
+        return str(self.client.get("/v1/status")["daemon"]["degraded"])
+
     def slot(self, domain: str, key: str) -> dict[str, Any]:
         """Return the status of one slot."""
         row: dict[str, Any] = self.client.get("/v1/status", domain=domain, key=key)["slots"][0]
@@ -115,10 +131,22 @@ class Daemon:
                 self.process.stdout.close()
 
 
+def wait_until(holds: Callable[[], object], what: str, *, timeout: float = TIMEOUT) -> None:
+    """Look until *holds* says so, at most *timeout* seconds."""
+    deadline = time.monotonic() + timeout
+    pace = threading.Event()
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what}")
+        pace.wait(0.02)
+
+
 @contextmanager
-def running(directory: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+def running(
+    directory: Path, *arguments: str, environ: Mapping[str, str] | None = None, within: Sequence[str] = ()
+) -> Iterator[Daemon]:
     """Run a daemon that serves, for the length of a block."""
-    daemon = Daemon(directory, *arguments, environ=environ)
+    daemon = Daemon(directory, *arguments, environ=environ, within=within)
     try:
         yield daemon.wait_ready()
     finally:

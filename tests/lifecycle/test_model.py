@@ -151,7 +151,8 @@ class OneSlot(RuleBasedStateMachine):
         waiting = ""
         asked: list[Future[Any]] = []
         for provider in providers:
-            is_free = all(future.done() for future in asked)
+            live = self.runtime._live.get(PART)
+            is_free = live is None or not live.queue.working
             asked.append(self.ask(self.runtime.swap, PART, provider=provider))
             if is_free:
                 begun.append(provider)
