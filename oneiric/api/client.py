@@ -96,9 +96,8 @@ class Client:
             raise self._unreachable(what, "the same command as the daemon's user, or as root") from None
         except (TimeoutError, BlockingIOError):  # Linux says the latter when the queue of the unadmitted is full
             raise self._silent("", CONNECT_TIMEOUT) from None
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            what = getattr(error, "strerror", None) or str(error)
-            raise self._unreachable(f"cannot be reached: {what}", _ELSEWHERE) from None
+        except OSError as error:
+            raise self._unreachable(f"cannot be reached: {error.strerror or error}", _ELSEWHERE) from None
 
     def _begin(self, connection: socket.socket, head: bytes, timeout: float) -> bytes:
         """Send *head* and return the first bytes that come back."""

@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 import msgspec
+from anyio import to_thread
 
 from oneiric.api import schemas, views
+from oneiric.api.remote_views import remote_document, remote_sync_document
 from oneiric.core.candidate import Slot
 from oneiric.core.states import Activity
 from oneiric.lifecycle.memory import ESTIMATE_BYTES, OVERHEAD_BYTES, resident_bytes
@@ -179,6 +181,18 @@ async def _watch_resume(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     return schemas.WatchDocument(watch=daemon.watch)
 
 
+async def _remote(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
+    delivery = daemon.delivery
+    facts = await to_thread.run_sync(delivery.facts)
+    return remote_document(facts, settings=daemon.runtime.settings.app.remote)
+
+
+async def _remote_sync(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    body: schemas.RemoteSyncBody = asked.body
+    report = await daemon.delivery.syncer.sync(body.manifest, force=body.force, dry_run=body.dry_run)
+    return remote_sync_document(report)
+
+
 async def _reload(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     steps = await daemon.reload(by=asked.by)
     return schemas.ReloadDocument(steps=tuple(f"{step.action} {step.slot}: {step.reason}" for step in steps))
@@ -215,5 +229,14 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/drain", "Stop and wait for the last", _drain, schemas.ActivityDocument, body=schemas.SlotBody),
     Route("POST", "/v1/watch/pause", "Stop following settings", _watch_pause, schemas.WatchDocument, body=NoQuery),
     Route("POST", "/v1/watch/resume", "Follow settings again", _watch_resume, schemas.WatchDocument, body=NoQuery),
+    Route("GET", "/v1/remote", "What is known of the manifest", _remote, schemas.RemoteDocument),
+    Route(
+        "POST",
+        "/v1/remote/sync",
+        "Fetch, verify and apply the manifest now",
+        _remote_sync,
+        schemas.RemoteSyncDocument,
+        body=schemas.RemoteSyncBody,
+    ),
     Route("POST", "/v1/reload", "Read the settings again", _reload, schemas.ReloadDocument, body=NoQuery),
 )

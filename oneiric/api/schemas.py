@@ -275,6 +275,57 @@ class ReloadDocument(Document, frozen=True, kw_only=True):
     steps: tuple[str, ...] = ()
 
 
+class RemoteSyncBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``remote-sync`` asks: another place to fetch from, a rehearsal, or not to heed an open breaker."""
+
+    manifest: Annotated[str, Meta(max_length=4096)] | None = None
+    force: bool = False
+    dry_run: bool = False
+
+
+class RemoteSyncDocument(Document, frozen=True, kw_only=True):
+    """``oneiric remote-sync``."""
+
+    schema: str = "oneiric.remote-sync/1"
+    outcome: Literal["success", "unchanged", "skipped"]
+    url: str
+    source: str
+    manifest_version: int | None
+    entries: int
+    fetched: int
+    registrations: dict[str, int]
+    duration_ms: float
+    dry_run: bool
+    reason: str
+    warnings: tuple[str, ...] = ()
+    text: str
+
+
+class RemoteDocument(Document, frozen=True, kw_only=True):
+    """``oneiric remote-status``; instants are empty where nothing happened yet. ``url`` is where it came from last."""
+
+    schema: str = "oneiric.remote/1"
+    manifest_url: str
+    url: str
+    source: str
+    signature_required: bool
+    manifest_version: int | None
+    accepted_at: str
+    expires_at: str
+    key_ids: tuple[str, ...]
+    registrations: dict[str, int]
+    successes: int
+    failures: int
+    consecutive_failures: int
+    last_sync_at: str
+    last_success_at: str
+    last_duration_ms: float
+    last_error: str
+    circuit_breaker: Literal["closed", "open", "half-open"]
+    quarantined: int
+    cache_bytes: int
+
+
 class ConfigRow(msgspec.Struct, frozen=True, kw_only=True):
     """One effective setting; secrets read ``***``."""
 

@@ -30,6 +30,7 @@ from oneiric.api.openapi import openapi
 from oneiric.api.routes import ROUTES, Asked, Route
 from oneiric.api.views import error_document
 from oneiric.errors import OneiricError, UsageError
+from oneiric.runtime.premises import BACKLOG
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from oneiric.runtime.daemon import Daemon, Listeners
 
 MAX_BODY_BYTES: Final = 65_536
+MAX_HEAD_BYTES: Final = 16_384
 READ_TIMEOUT: Final = 10.0
-BACKLOG: Final = 128
 MAX_REQUESTS: Final = 128
 MAX_CONNECTIONS: Final = 256
 """On each listener; beyond it the newest is cut off, so that the instances find descriptors left for themselves."""
@@ -62,8 +63,10 @@ class BoundedProtocol(H11Protocol):
             self._watch_the_clock()
 
     def data_received(self, data: bytes) -> None:
-        """Read on."""
-        super().data_received(data)
+        """Read on, in pieces: a head that arrives whole would escape its bound, and parsing it hold up the loop."""
+        for start in range(0, len(data), MAX_HEAD_BYTES):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + MAX_HEAD_BYTES])
         self._watch_the_clock()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,21 +101,22 @@ class PeerProtocol(BoundedProtocol):
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves signals to the daemon.
-
-    It accepts one connection a turn: out of descriptors, asyncio fails, reports and schedules a retry as many times a
-    turn as the backlog it was told, and each retry does so again (seen: 3,000 log lines a second and no answer).
-    """
+    """A server that leaves signals to the daemon."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then let the kernel queue more than asyncio was told."""
-        await super().startup(sockets=sockets)
-        for listener in sockets or ():
-            listener.listen(BACKLOG)
+
+class _Listener(socket.socket):
+    """A listening socket whose queue is as long as before, although asyncio is told of a backlog of one.
+
+    asyncio accepts as many connections a turn as the backlog. Out of descriptors it also fails, reports and schedules a
+    retry that often, and each retry does so again: 3,000 log lines a second, and nobody was answered.
+    """
+
+    def listen(self, _backlog: int = 0, /) -> None:
+        super().listen(BACKLOG)
 
 
 async def serve(daemon: Daemon, listeners: Listeners) -> None:
@@ -131,7 +135,7 @@ async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
 
         async def run() -> None:
             with anyio.CancelScope(shield=True):
-                await server.serve(sockets=[listener.dup()])
+                await server.serve(sockets=[_Listener(fileno=os.dup(listener.fileno()))])
             finished.set()
 
         tasks.start_soon(run)
@@ -156,7 +160,7 @@ def _server(app: Starlette, *, protocol: type[BoundedProtocol]) -> uvicorn.Serve
             limit_concurrency=MAX_REQUESTS,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
-            h11_max_incomplete_event_size=MAX_BODY_BYTES,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         )
     )
 
@@ -220,7 +224,8 @@ async def _body(request: Request, route: Route) -> msgspec.Struct | None:
                 if size > MAX_BODY_BYTES:
                     raise HTTPException(413, f"a body may have {MAX_BODY_BYTES} bytes")
     except TimeoutError:
-        raise HTTPException(408, f"the body did not arrive within {READ_TIMEOUT:g} s") from None
+        text = f"the body did not arrive within {READ_TIMEOUT:g} s"
+        raise HTTPException(408, text, headers={"Connection": "close"}) from None
     except ClientDisconnect:  # it gave up waiting for us; there is nobody to answer, and no bug to log
         raise HTTPException(400, "the connection ended before the body did") from None
     try:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import msgspec
 
     from oneiric.cli.options import Options
+    from oneiric.core.candidate import Candidate
+    from oneiric.core.config import AppSettings
     from oneiric.runtime.remembered import Remembered
     from oneiric.runtime.snapshot import Snapshot
 
@@ -69,10 +71,35 @@ def from_disk(options: Options) -> Snapshot:
     with redirect_stdout(sys.stderr):  # what a plugin prints when it is imported is not our answer
         registry, plugins = registered(discover(settings.app.plugins))
     registry = registry.with_sources("settings/", local_candidates(settings))
+    registry = registry.with_source("remote", _published(settings.app, options))
     remembered = _remembered(Path(settings.app.state_dir))
     pins = {slot: pin.selection for slot, pin in remembered.pins.items()} if remembered is not None else {}
     chosen = policy(settings, host=this_host(), pins=pins, environ=os.environ)
     return snapshot(registry, chosen, plugins, remembered)
+
+
+def _published(app: AppSettings, options: Options) -> tuple[Candidate[Any], ...]:
+    """Return what the cached manifest offers, verified as a daemon would."""
+    if not (Path(app.cache_dir) / "manifest.yaml").exists():
+        return ()
+    from datetime import UTC, datetime
+
+    from oneiric.core.trust import verify_manifest
+    from oneiric.errors import ManifestError
+    from oneiric.remote.cache import Cache
+    from oneiric.remote.ledger import Ledger
+    from oneiric.remote.offers import listed
+    from oneiric.remote.policy import trust_policy
+
+    try:
+        content = Cache(Path(app.cache_dir)).read_manifest(app.remote.max_manifest_bytes) or b""
+        record = Ledger(Path(app.state_dir)).load()
+        policy = trust_policy(app.remote)
+        now = datetime.now(UTC)
+        return listed(verify_manifest(content, policy=policy, floor=record.floor, now=now, url=record.url).manifest)
+    except ManifestError as error:
+        note(f"warning: the cached manifest is not used: {error.reason}: {error}", options)
+        return ()
 
 
 def _remembered(state_dir: Path) -> Remembered | None:

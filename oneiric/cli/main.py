@@ -24,8 +24,12 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "pause": ("change:pause", "Stop new leases on a slot."),
     "resume": ("change:resume", "Allow new leases again."),
     "drain": ("change:drain", "Stop new leases and wait for the last one."),
+    "remote-sync": ("remote:remote_sync", "Fetch, verify and apply the signed manifest now."),
+    "remote-status": ("remote:remote_status", "The last synchronisation, counts, breaker, version, keys."),
+    "cache": ("cache:cache", "List, verify and prune the cache."),
     "watch": ("change:watch", "Stop or start following the settings."),
     "config": ("settings:config", "Check, show and describe the settings."),
+    "manifest": ("manifest:manifest", "Sign, verify and pack manifests."),
     "orchestrate": ("orchestrate:orchestrate", "Run the daemon."),
     "completion": ("completion:completion", "Print a shell's completion script."),
 }
@@ -76,12 +80,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if options.debug:
             raise
-        bug = OneiricError(
-            f"a bug in oneiric: {type(error).__name__}: {error}", hint="the same command with --debug, and report it"
-        )
-        bug.code = "bug"
-        code = _report(bug, options)
+        code = _report(_bug(error), options)
     sys.exit(code)
+
+
+def _bug(error: Exception) -> OneiricError:
+    first = error
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    text = f"a bug in oneiric: {type(first).__name__}: {first}"
+    bug = OneiricError(text, hint="the same command with --debug, and report it")
+    bug.code = "bug"
+    return bug
 
 
 def _operating_system(error: OSError, options: Options) -> int:

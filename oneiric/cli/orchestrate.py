@@ -15,8 +15,19 @@ from oneiric.cli.options import Options, global_options
 @click.command()
 @global_options
 @click.option("--http", metavar="HOST:PORT", help="Where /healthz and /readyz are served.")
+@click.option("--manifest", metavar="URL", help="Where the signed manifest is.")
+@click.option("--refresh-interval", metavar="S", type=float, help="Seconds between two looks at it.")
+@click.option("--no-remote", is_flag=True, help="Neither fetch nor use a manifest.")
 @click.option("--no-watch", is_flag=True, help="Do not follow changes of the settings.")
-def orchestrate(options: Options, http: str | None, no_watch: bool) -> None:
+def orchestrate(
+    options: Options,
+    *,
+    http: str | None,
+    manifest: str | None,
+    refresh_interval: float | None,
+    no_remote: bool,
+    no_watch: bool,
+) -> None:
     """Run the daemon: resolve, activate and swap until SIGTERM."""
     import anyio
 
@@ -27,9 +38,17 @@ def orchestrate(options: Options, http: str | None, no_watch: bool) -> None:
     if working_directory not in sys.path:  # settings name modules beside them; last, so that they shadow nothing
         sys.path.append(working_directory)
     flags: dict[str, Any] = {
-        name: value
-        for name, value in (("api.http", http), ("api.socket", options.socket), ("cache_dir", options.cache_dir))
-        if value is not None
+        **options.flags,
+        "api.http": http,
+        "remote.manifest_url": manifest,
+        "remote.refresh_interval": refresh_interval,
     }
-    daemon = Daemon(Path(options.settings), flags=flags, environ=os.environ, serve=serve, watch=not no_watch)
+    daemon = Daemon(
+        options.directory,
+        flags={name: value for name, value in flags.items() if value is not None},
+        environ=os.environ,
+        serve=serve,
+        watch=not no_watch,
+        remote=not no_remote,
+    )
     sys.exit(anyio.run(daemon.run))

@@ -73,6 +73,24 @@ class Slot(tuple[str, str], Generic[T]):
 Factory = Callable[..., T | Awaitable[T]]
 
 
+class Deferred:
+    """A factory that is found only when an instance is about to be built, in a worker thread.
+
+    Args:
+        path: what it is called; another path is another factory.
+        find: returns the factory.
+    """
+
+    __slots__ = ("__weakref__", "find", "path")
+
+    def __init__(self, path: str, find: Callable[[], Callable[..., Any]]) -> None:
+        self.path = path
+        self.find = find
+
+    def __repr__(self) -> str:
+        return f"Deferred({self.path!r})"
+
+
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """A Candidate of whatever type, as a parameter.
 
@@ -103,7 +121,7 @@ class Candidate(Offer, Generic[T], frozen=True, kw_only=True):
 
     slot: Slot[T]
     provider: str
-    factory: Callable[..., T | Awaitable[T]] | str
+    factory: Callable[..., T | Awaitable[T]] | str | Deferred
     stack: str = "default"
     stack_level: int | None = None
     priority: int = 0
@@ -118,6 +136,23 @@ class Candidate(Offer, Generic[T], frozen=True, kw_only=True):
     source: str = "code"
 
     def __post_init__(self) -> None:
+        if not (
+            type(self.slot) is Slot
+            and is_name(self.provider)
+            and is_name(self.stack)
+            and _is_factory(self.factory)
+            and type(self.priority) is int
+            and (self.stack_level is None or type(self.stack_level) is int)
+            and _is_version(self.version)
+            and not (self.exclusive and self.poolable)
+            and _are_texts(self.capabilities, frozenset)
+            and _are_texts(self.requires, tuple)
+            and _are_texts(self.os_platform, tuple)
+        ):
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Say what is wrong; costly, for it words every complaint."""
         problems = [
             Problem(f"candidate {self.slot} {self.provider!r}", what, accepted)
             for holds, what, accepted in (
@@ -151,6 +186,8 @@ class Candidate(Offer, Generic[T], frozen=True, kw_only=True):
         """The factory as text: ``module:attribute``."""
         if isinstance(self.factory, str):
             return self.factory
+        if isinstance(self.factory, Deferred):
+            return self.factory.path
         module = getattr(self.factory, "__module__", "?")
         return f"{module}:{getattr(self.factory, '__qualname__', type(self.factory).__qualname__)}"
 
@@ -160,7 +197,7 @@ def _is(value: object, kind: type) -> bool:
 
 
 def _is_factory(value: object) -> bool:
-    return callable(value) or (isinstance(value, str) and is_factory_path(value))
+    return callable(value) or isinstance(value, Deferred) or (isinstance(value, str) and is_factory_path(value))
 
 
 def _are_texts(value: object, kind: type) -> bool:

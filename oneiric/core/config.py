@@ -42,6 +42,8 @@ class RemoteSettings(_Section, frozen=True):
     """Where signed manifests come from and what makes one acceptable."""
 
     manifest_url: str | None = None
+    mirrors: tuple[str, ...] = ()
+    token: str | None = None
     public_key: str | None = None
     public_keys: tuple[str, ...] = ()
     signature_threshold: Count = 1
@@ -50,6 +52,8 @@ class RemoteSettings(_Section, frozen=True):
     reset_timeout: Seconds = 60.0
     refresh_interval: Seconds = 300.0
     max_age: Seconds | None = None
+    max_stale: Annotated[float, Meta(ge=0, le=31_536_000)] = 604_800.0
+    min_version: Annotated[int, Meta(ge=0)] | None = None
     timeout: Seconds = 30.0
     max_manifest_bytes: Bytes = 33_554_432
     max_artifact_bytes: Bytes = 268_435_456

@@ -20,7 +20,7 @@ from oneiric.core.pulse import Pulse
 from oneiric.core.states import Step
 from oneiric.errors import ActivationError, OneiricError, SwapFailedError
 from oneiric.lifecycle.hooks import Hooks
-from oneiric.lifecycle.instances import Instances, names
+from oneiric.lifecycle.instances import Instances, names, still_held
 from oneiric.lifecycle.live import Instance, LiveSlot
 from oneiric.lifecycle.queue import Attempt
 from oneiric.lifecycle.reports import Choice, Health, Outcome, SwapNotice, SwapRecord, SwapReport, SwapRequest
@@ -36,11 +36,13 @@ class _Move:
         self.choice = choice
         self.provider = choice.build.candidate.provider
         self.old = live.current
+        self.old_health = live.health
         self.previous = live.current.provider if live.current is not None else ""
         self.started = anyio.current_time()
         self.stopped_at: float | None = None  # when the old one, exclusive, was taken from callers
         self.moved_at: float | None = None
         self.fresh: Instance | None = None
+        self.complaint = ""  # what went wrong when the old one, exclusive, was closed
 
     @property
     def duration(self) -> float:
@@ -54,7 +56,8 @@ class _Move:
 
     def report(self) -> SwapReport:
         """Return what was done so far."""
-        return SwapReport(self.live.slot, self.previous, self.provider, self.duration, gap=self.gap)
+        told = self.live.slot, self.previous, self.provider, self.duration
+        return SwapReport(*told, gap=self.gap, cleanup_error=self.complaint)
 
 
 class Exchange:
@@ -107,49 +110,57 @@ class Exchange:
         try:
             if move.old is not None and move.old.build.candidate.exclusive:
                 await self._stop_first(move, move.old)
-            health = await self._move_callers(move)
+            await self._move_callers(move)
             await self._soak(move, attempt)
         except ActivationError as error:
             raise await self._give_up(move, error) from error
         except BaseException:  # the runtime closes, and with it every open instance
             live.step(Step.GIVE_UP)
             raise
-        self._commit(move, health)
+        self._commit(move)
         return move.report(), None if move.stopped_at is not None else move.old
 
     # Up to the commit
 
-    async def _move_callers(self, move: _Move) -> Health | None:
+    async def _move_callers(self, move: _Move) -> None:
         fresh = move.fresh = await self._instances.build(move.live, move.choice)
         health = None if move.request.skip_health else await self._instances.require_health(fresh)
         notice = SwapNotice(move.live.slot, move.previous, move.provider, move.old and move.old.value, fresh.value)
         timeout = self._instances.timeouts.hook_timeout
         await self._hooks.run("before", notice, timeout=timeout)
-        move.live.point(fresh)
+        self._point(move.live, fresh, health)
         move.moved_at = anyio.current_time()
         await self._hooks.run("after", notice, timeout=timeout)
-        return health
+
+    def _point(self, live: LiveSlot, instance: Instance | None, health: Health | None) -> None:
+        """Give callers *instance*, whose probes said *health* and begin anew."""
+        live.point(instance)
+        live.health = health
+        live.pulse = Pulse(0, anyio.current_time() + self._instances.timeouts.health_interval)
 
     async def _soak(self, move: _Move, attempt: Attempt) -> None:
         """Keep the old instance warm for a while; raises ActivationError when the new one turns unhealthy meanwhile.
 
         A later decision ends the wait, and so commits this one. Who asked is answered when the wait begins.
         """
-        seconds = self._settings(move.live.slot).soak
-        fresh, old = move.fresh, move.old
+        seconds = 0.0 if move.request.skip_health else self._settings(move.live.slot).soak
+        fresh, old, queue = move.fresh, move.old, move.live.queue
         if not seconds or fresh is None or old is None or move.stopped_at is not None:
             return
-        attempt.report = replace(move.report(), soak=seconds)
-        attempt.answered.set()
+        attempt.postpone(replace(move.report(), soak=seconds))
+        queue.postpone(replace(move.report(), duration=0.0, changed=False))
         told = names(move.live.slot, move.provider)
         self._emit("swap-soaking", **told, previous_provider=move.previous, soak_ms=seconds * 1000)
         until = anyio.current_time() + seconds
         interval = min(self._instances.timeouts.health_interval, seconds / 4)
-        while (left := until - anyio.current_time()) > 0:
-            with anyio.move_on_after(min(left, interval)):
-                await move.live.queue.decided.wait()
-                return
-            await self._instances.require_health(fresh)
+        try:
+            while (left := until - anyio.current_time()) > 0:
+                with anyio.move_on_after(min(left, interval)):
+                    await queue.decided.wait()
+                    return
+                await self._instances.require_health(fresh)
+        finally:
+            queue.postpone(None)
 
     async def _stop_first(self, move: _Move, old: Instance) -> None:
         """Take an exclusive instance away before its successor is built; raises ActivationError if callers hold it."""
@@ -159,13 +170,10 @@ class Exchange:
             await old.wait_idle()
         if old.held:
             move.live.point(old)
-            raise ActivationError(
-                f"{old.provider} is exclusive and {old.held} leases are still held after {limit:g} s",
-                reason="timeout",
-                hint="see who holds them: oneiric status; or raise lifecycle.drain_timeout",
-            )
+            raise still_held(old, limit)
         move.stopped_at = anyio.current_time()
-        await self._instances.dispose(old)
+        complaint = await self._instances.dispose(old)
+        move.complaint = _uncleaned(old.provider, complaint)
 
     async def _rehearse(self, move: _Move) -> SwapReport:
         """Build, probe and close; raises SwapFailedError when it would have failed."""
@@ -176,25 +184,23 @@ class Exchange:
                 hint=f"swap without --dry-run: {move.previous} is built again if {move.provider} fails",
             )
         try:
-            fresh = move.fresh = await self._instances.build(live, move.choice)
+            fresh = move.fresh = await self._instances.build(live, move.choice, reuse=False)
             if not move.request.skip_health:
                 await self._instances.require_health(fresh)
         except ActivationError as error:
             error.message = self._scrub(error.message)
             complaint = await self._instances.dispose(move.fresh) if move.fresh is not None else ""
-            raise _failure(move, error, complaint) from error
+            raise _failure(move, error, _uncleaned(move.provider, complaint)) from error
         complaint = await self._instances.dispose(fresh)
         return replace(move.report(), dry_run=True, cleanup_error=complaint)
 
     # Outcomes: each attempt has exactly one
 
-    def _commit(self, move: _Move, health: Health | None) -> None:
+    def _commit(self, move: _Move) -> None:
         live, fresh = move.live, move.fresh
         assert fresh is not None  # noqa: S101 - callers moved to it
         live.step(Step.COMMIT)
-        live.health = health
-        live.last_error = ""
-        live.pulse = Pulse(0, anyio.current_time() + self._instances.timeouts.health_interval)
+        live.last_error = move.complaint and f"after the swap: {move.complaint}"
         told = names(live.slot, fresh.provider)
         milliseconds = round(move.duration * 1000, 3)
         self._emit("instance-activated", **told, instance_id=fresh.identifier, duration_ms=milliseconds)
@@ -213,14 +219,14 @@ class Exchange:
         """Bring callers back to the old instance; return the error that says so."""
         live, fresh = move.live, move.fresh
         error.message = self._scrub(error.message)
-        disposal = ""
+        notes = [move.complaint]
         if move.moved_at is not None and fresh is not None:
-            live.point(move.old if move.stopped_at is None else None)
+            self._point(live, move.old if move.stopped_at is None else None, move.old_health)
             self._tasks.start_soon(self._instances.retire, fresh)  # callers may hold leases on it
         elif fresh is not None:
-            disposal = await self._instances.dispose(fresh)
+            notes.append(_uncleaned(move.provider, await self._instances.dispose(fresh)))
         if move.old is not None and move.stopped_at is not None:
-            disposal += await self._restore(move, move.old)
+            notes.append(await self._restore(move, move.old))
         live.step(Step.LOSE if move.old is not None and live.current is None else Step.GIVE_UP)
         serving = live.current.provider if live.current is not None else ""
         rolled_back = fresh is not None and bool(serving)
@@ -237,16 +243,20 @@ class Exchange:
             told = names(live.slot, serving)
             self._emit("swap-rollback", **told, failed_provider=move.provider, error=error.message)
         self._note(move, "rollback" if rolled_back else "failed", serving, error)
-        return _failure(move, error, disposal)
+        return _failure(move, error, *notes)
 
     async def _restore(self, move: _Move, old: Instance) -> str:
         """Build an exclusive instance again; return "" or why it could not be."""
+        again: Instance | None = None
         try:
             again = await self._instances.build(move.live, old.choice)
-            await self._instances.require_health(again)
+            health = await self._instances.require_health(again)
         except ActivationError as error:
-            return f"; {old.provider} could not be built again: {self._scrub(error.message)}"
-        move.live.point(again)
+            if again is not None:
+                await self._instances.dispose(again)
+            self._point(move.live, None, None)
+            return f"{old.provider} could not be built again: {self._scrub(error.message)}"
+        self._point(move.live, again, health)
         return ""
 
     def _note(self, move: _Move, outcome: Outcome, previous: str, error: ActivationError | None = None) -> None:
@@ -260,12 +270,16 @@ class Exchange:
         self._record(record)
 
 
-def _failure(move: _Move, error: ActivationError, disposal: str) -> SwapFailedError:
+def _uncleaned(provider: str, complaint: str) -> str:
+    return complaint and f"{provider}: cleanup failed: {complaint}"
+
+
+def _failure(move: _Move, error: ActivationError, *notes: str) -> SwapFailedError:
     live = move.live
     serving = f"{live.current.provider} still serves" if live.current is not None else "nothing serves"
-    parts = [f"{live.slot}: {move.provider} did not take over ({error.reason}): {error.message}", serving]
+    parts = [f"{live.slot}: {move.provider} did not take over ({error.reason}): {error.message}", serving, *notes]
     return SwapFailedError(
-        "; ".join([*parts, *([f"its cleanup failed: {disposal}"] if disposal else [])]),
+        "; ".join(filter(None, parts)),
         reason=error.reason,
         rolled_back=move.fresh is not None and live.current is not None,
         hint=error.hint,

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from oneiric.core.candidate import Candidate
+from oneiric.core.candidate import Candidate, Deferred
 from oneiric.errors import ActivationError
 from oneiric.lifecycle.foreign import ForeignCalls, Late
 from oneiric.lifecycle.imports import import_factory
@@ -71,7 +71,9 @@ async def build(
 
     async def run() -> Any:
         factory = candidate.factory
-        if isinstance(factory, str):
+        if isinstance(factory, Deferred):
+            factory = await calls.call(factory.find, timeout=timeout, owner=owner)
+        elif isinstance(factory, str):
             factory = await calls.call(import_factory, timeout=timeout, owner=owner, arguments={"path": factory})
         try:
             arguments = arguments_for(factory, settings, offers)

@@ -86,7 +86,7 @@ class HealthWatch:
             now = anyio.current_time()
             for live in tuple(self._manager.slots.values()):
                 instance = live.current
-                if instance is not None and live.pulse.next_at <= now:
+                if instance is not None and instance.closed is None and live.pulse.next_at <= now:
                     self._begin((live.slot, instance.provider), self._probe, live, instance)
             for (slot, provider), ward in tuple(self._wards.items()):
                 live = self._manager.live(slot)
@@ -109,7 +109,7 @@ class HealthWatch:
 
     async def _probe(self, live: LiveSlot, instance: Instance) -> None:
         complaint = await self._manager.instances.complaint_of(instance)
-        if live.current is not instance:
+        if live.current is not instance or instance.closed is not None:
             return
         live.health = Health(self._now(), complaint)
         live.pulse = self._after(live.pulse, healthy=not complaint)

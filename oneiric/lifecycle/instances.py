@@ -20,6 +20,7 @@ from oneiric.lifecycle.foreign import ForeignCalls
 from oneiric.lifecycle.live import Instance, LiveSlot
 from oneiric.lifecycle.memory import resident_bytes
 from oneiric.lifecycle.reports import Choice, Health, Leak
+from oneiric.observability.describe import describe
 from oneiric.observability.logs import Emit
 
 REMEMBERED: Final = 256
@@ -27,6 +28,7 @@ SETTLED: Final = 60.0
 """Seconds after which a closed instance that is still referenced counts as a leak."""
 FENCE: Final = 3
 """Calls of one provider that never ended, after which it is not called again."""
+_FENCED: Final = f"{FENCE} earlier calls of it never ended; it is not called again"
 
 
 class Instances:
@@ -59,29 +61,38 @@ class Instances:
 
     # In
 
-    async def build(self, live: LiveSlot, choice: Choice) -> Instance:
-        """Return an instance of what was chosen, the pooled one if it is the same and well.
+    async def build(self, live: LiveSlot, choice: Choice, *, reuse: bool = True) -> Instance:
+        """Return an instance of what was chosen: the pooled one if it is the same and well, unless not to *reuse* it.
 
         Raises ActivationError.
         """
         candidate = choice.build.candidate
         pooled = live.pooled
-        if pooled is not None and pooled.build.identity == choice.build.identity:
+        if reuse and pooled is not None and pooled.build.identity == choice.build.identity:
             live.pooled = None
             if not await self.complaint_of(pooled):
+                pooled.build = choice.build  # its rank may have changed
                 return pooled
             await self.dispose(pooled)
         owner = (live.slot, candidate.provider)
-        if self.calls.stuck(owner) >= FENCE:
+        if self._is_fenced(owner):
             raise ActivationError(
-                f"{live.slot} {candidate.provider}: {FENCE} earlier calls of it never ended; it is not called again",
+                f"{live.slot} {candidate.provider}: {_FENCED}",
                 reason="timeout",
                 hint="correct the provider, then restart the process: threads cannot be ended from outside",
             )
+        if candidate.exclusive:
+            await self._make_room(live.slot)
         try:
             settings = await self._settings(choice, owner)
         except ConfigError as error:
             raise ActivationError(f"{live.slot} {candidate.provider}: {error}", hint=error.hint) from error
+        except TimeoutError as error:
+            raise ActivationError(
+                f"{live.slot} {candidate.provider}: {describe(error)} (a file that its provider_settings refer to)",
+                reason="timeout",
+                hint="see where the file lies, or raise lifecycle.activation_timeout; then swap again",
+            ) from error
         before = resident_bytes()
         value = await factory.build(
             candidate,
@@ -110,14 +121,28 @@ class Instances:
         )
         return read
 
+    async def _make_room(self, slot: Slot[Any]) -> None:
+        """Wait until every other exclusive instance is closed: one that was rolled back may still have leases."""
+        others = [instance for instance in self.of(slot) if instance.build.candidate.exclusive]
+        limit = self.timeouts.drain_timeout
+        with anyio.move_on_after(limit):
+            for other in others:
+                await other.wait_idle()
+                await self.dispose(other)
+        for other in others:
+            if other.closed is None:
+                raise still_held(other, limit)
+
+    def _is_fenced(self, owner: object) -> bool:
+        return self.calls.stuck(owner) >= FENCE
+
     async def complaint_of(self, instance: Instance) -> str:
         """Probe *instance*; return "" when it is healthy, else what was wrong, which is reported."""
-        said = await factory.probe(
-            instance.value,
-            calls=self.calls,
-            timeout=self.timeouts.health_timeout,
-            owner=(instance.slot, instance.provider),
-        )
+        owner = (instance.slot, instance.provider)
+        said = _FENCED
+        if not self._is_fenced(owner):
+            timeout = self.timeouts.health_timeout
+            said = await factory.probe(instance.value, calls=self.calls, timeout=timeout, owner=owner)
         complaint = self._scrub(said)
         if complaint:
             self._emit("health-check-failed", **names(instance.slot, instance.provider), error=complaint)
@@ -245,6 +270,15 @@ class Instances:
         except TypeError:  # its type has no weak references: whether it is still there cannot be told
             return
         self._gone.append((reference, leak, instance.slot, self._now()))
+
+
+def still_held(instance: Instance, limit: float) -> ActivationError:
+    """Return why nothing can be built beside *instance*, which is exclusive and did not drain."""
+    return ActivationError(
+        f"{instance.provider} is exclusive and {instance.held} leases are still held after {limit:g} s",
+        reason="timeout",
+        hint="see who holds them: oneiric status; or raise lifecycle.drain_timeout",
+    )
 
 
 def names(slot: Slot[Any], provider: str) -> dict[str, str]:

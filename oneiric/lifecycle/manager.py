@@ -6,12 +6,14 @@ one is under way waits in its queue, where the latest decision takes the place o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import anyio
+import anyio.from_thread
 from anyio.abc import TaskGroup
 
 from oneiric.core.budget import wait_before
@@ -79,6 +81,7 @@ class Manager:
         self._committed = committed
         self._now = now
         self._token = anyio.lowlevel.current_token()
+        self._thread = threading.get_ident()
         self._activations: dict[Slot[Any], Attempt] = {}
         self._attempts: set[Attempt] = set()
         self._closing = False
@@ -99,6 +102,8 @@ class Manager:
         try:
             return self.slots[slot]
         except KeyError:
+            if threading.get_ident() != self._thread:  # two threads must not make two of one slot
+                return anyio.from_thread.run_sync(self.live, slot, token=self._token)
             made = self.slots[slot] = LiveSlot(slot, self.activate, self._token)
             if self._closing:
                 made.step(Step.STOP)
@@ -136,7 +141,7 @@ class Manager:
         try:
             while (attempt := live.queue.peek()) is not None:
                 if attempt.request.follow and not await self._within_budget(live, attempt):
-                    continue  # a decision came meanwhile
+                    continue  # something else is next now, or nothing any more
                 live.queue.take(attempt)
                 self._attempts.add(attempt)
                 await self._run(live, attempt)
@@ -144,7 +149,7 @@ class Manager:
             live.queue.working = False
 
     async def _within_budget(self, live: LiveSlot, attempt: Attempt) -> bool:
-        """Wait until the slot may swap by itself once more; return false when a decision came in between.
+        """Wait until the slot may swap by itself once more; return false when *attempt* is no longer next.
 
         First activations are not held back: callers wait for them.
         """
@@ -153,13 +158,15 @@ class Manager:
         limit = self.timeouts.max_swaps_per_minute
         delay = wait_before(live.automatic, now=anyio.current_time(), per_minute=limit)
         if delay:
-            text = f"more than {limit} automatic swaps a minute; the last state asked for follows in {delay:.0f} s"
             told = names(live.slot, live.current.provider)
-            self._emit("swap-throttled", **told, reason="budget", delay_ms=round(delay * 1000), error=text)
-            attempt.report = SwapReport(live.slot, live.current.provider, live.current.provider, 0.0, changed=False)
-            attempt.answered.set()
+            text = f"more than {limit} automatic swaps a minute; the last state asked for follows in {delay:.0f} s"
+            if not attempt.answered.is_set():
+                self._emit("swap-throttled", **told, reason="budget", delay_ms=round(delay * 1000), error=text)
+            provider = live.current.provider
+            live.queue.postpone(SwapReport(live.slot, provider, provider, 0.0, changed=False))
             with anyio.move_on_after(delay):
-                await live.queue.decided.wait()
+                await live.queue.asked.wait()
+            if live.queue.peek() is not attempt:  # another one was asked for, or the runtime closes
                 return False
         live.automatic.append(anyio.current_time())
         return True
@@ -194,6 +201,8 @@ class Manager:
         with anyio.CancelScope(shield=True):  # what was committed is also recorded
             unrecorded = "" if request.dry_run else await self._committed(live.slot, request)
         attempt.report = replace(report, pin_error=unrecorded)
+        if report.changed and not request.dry_run and not self._closing and self._exchange.would_change(live):
+            live.queue.put(SwapRequest(by="settings", follow=True))  # they changed while it was built
         return None, old
 
     async def _retire(self, live: LiveSlot, old: Instance, attempt: Attempt) -> None:

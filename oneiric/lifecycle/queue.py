@@ -25,6 +25,11 @@ class Attempt:
         self.report: SwapReport | None = None
         self.error: OneiricError | None = None
 
+    def postpone(self, report: SwapReport) -> None:
+        """Tell who waits what there is to say now, for the rest will take a while."""
+        self.report = report
+        self.answered.set()
+
     def finish(self, error: OneiricError | None = None) -> None:
         """Tell who waits that it is over."""
         self.error = error if error is not None else self.error
@@ -44,14 +49,18 @@ class Queue:
     """At most one decision (the latest), one wish to follow precedence, and any number of rehearsals.
 
     A decision goes before a wish to follow, which then finds it made; so neither a decision nor a change of the
-    settings is lost, whichever came first.
+    settings is lost, whichever came first. A wish that has to wait for long is answered before it is carried out, and
+    lets rehearsals go first.
     """
 
     def __init__(self, slot: Slot[Any]) -> None:
         self.working = False
         self.decided = anyio.Event()
         """Set when a decision waits."""
+        self.asked = anyio.Event()
+        """Set when a decision or a rehearsal waits."""
         self._slot = slot
+        self._later: SwapReport | None = None
         self._decision: Attempt | None = None
         self._follow: Attempt | None = None
         self._rehearsals: deque[Attempt] = deque()
@@ -60,33 +69,47 @@ class Queue:
         """Take *request* in; return its attempt, which it may share with an equal one that waits already."""
         if request.dry_run:
             self._rehearsals.append(Attempt(request))
+            self.asked.set()
             return self._rehearsals[-1]
         if request.follow:
             self._follow = self._follow or Attempt(request)
+            self.postpone(self._later)
             return self._follow
         waiting = self._decision
         if waiting is not None and waiting.request.aim == request.aim:
             return waiting
         self._decision = Attempt(request)
         self.decided.set()
+        self.asked.set()
         if waiting is not None:
             whom = request.provider or "whom precedence chooses"
             text = f"{self._slot}: superseded before it began by a later request, by {request.by}, for {whom}"
             waiting.finish(SupersededError(text, hint=f"oneiric explain {self._slot.key} --domain {self._slot.domain}"))
         return self._decision
 
+    def postpone(self, report: SwapReport | None) -> None:
+        """Tell *report* to who wishes to follow, also from now on; None, or something that is taken, ends it."""
+        self._later = report
+        if report is not None and self._follow is not None:
+            self._follow.postpone(report)
+
     def peek(self) -> Attempt | None:
         """Return what is next, or None."""
-        return self._decision or self._follow or next(iter(self._rehearsals), None)
+        rehearsal = next(iter(self._rehearsals), None)
+        rest = (self._follow, rehearsal) if self._later is None else (rehearsal, self._follow)
+        return self._decision or rest[0] or rest[1]
 
     def take(self, attempt: Attempt) -> None:
         """Begin *attempt*, which was next."""
+        self._later = None
         if attempt is self._decision:
             self._decision, self.decided = None, anyio.Event()
         elif attempt is self._follow:
             self._follow = None
         else:
             self._rehearsals.popleft()
+        if self._decision is None and not self._rehearsals:
+            self.asked = anyio.Event()
 
     def drop(self, error: OneiricError) -> None:
         """Tell everyone who waits that it will not be done."""

@@ -29,7 +29,7 @@ class Chooser:
     """Answers who fills a slot, from the current registry, settings, pins and quarantine.
 
     Args:
-        pins: operators' choices; whoever changes them calls ``renew``.
+        pins: operators' choices; whoever changes one calls ``renew_pin``.
         bars: who is in quarantine just now.
     """
 
@@ -46,12 +46,14 @@ class Chooser:
         self.registry = Registry()
         self.policy = Policy()
         self._pins = pins
+        self._pinned = {slot: pin.selection for slot, pin in pins.items()}
         self._bars = bars
         self._emit = emit
         self._environ = environ
         self._host = this_host()
         self._base = Policy()
-        self._answers: dict[Slot[Any], Resolution] = {}
+        self.answers: dict[Slot[Any], Resolution] = {}
+        """What was resolved since the last change; the same dictionary always, so that a caller may look here first."""
         self._decisions = Decisions(emit)
 
     # What decides
@@ -64,20 +66,30 @@ class Chooser:
         self.renew()
 
     def renew(self) -> None:
-        """Decide anew: a pin or the quarantine changed."""
-        pins = {slot: pin.selection for slot, pin in self._pins.items()}
+        """Decide anew: the quarantine changed."""
         barred = self._base.barred
         self.policy = replace(
             self._base,
-            selections=MappingProxyType({**self._base.selections, **pins}),
+            selections=MappingProxyType({**self._base.selections, **self._pinned}),
             barred=barred.also(self._bars()) if isinstance(barred, Bars) else self._bars(),
         )
-        self._answers.clear()
+        self.answers.clear()
+
+    def renew_pin(self, slot: Slot[Any]) -> None:
+        """Decide anew about *slot*: its pin changed. What was resolved for others stays."""
+        pin = self._pins.get(slot)
+        if pin is not None:
+            self._pinned[slot] = pin.selection
+        else:
+            self._pinned.pop(slot, None)
+        selections = MappingProxyType({**self._base.selections, **self._pinned})
+        self.policy = replace(self.policy, selections=selections)
+        self.answers.pop(slot, None)
 
     def offer(self, registry: Registry) -> None:
         """Choose from *registry* from now on."""
         self.registry = registry
-        self._answers.clear()
+        self.answers.clear()
 
     # Answers
 
@@ -88,18 +100,18 @@ class Chooser:
         if provider is not None or capabilities:
             return resolve(self.registry, self.policy, slot, provider=provider, capabilities=capabilities)
         try:
-            return self._answers[slot]
+            return self.answers[slot]
         except KeyError:
             pass
         resolution = resolve(self.registry, self.policy, slot)
         if resolution.placings:  # an unknown slot is not remembered: anyone could ask for any number of them
-            self._answers[slot] = resolution
+            self.answers[slot] = resolution
         self._decisions.note(resolution)
         return resolution
 
     def explain(self, slot: Slot[Any]) -> Resolution:
         """Say who fills *slot* and why, as a diagnosis: nothing is reported or remembered."""
-        return self._answers.get(slot) or resolve(self.registry, self.policy, slot)
+        return self.answers.get(slot) or resolve(self.registry, self.policy, slot)
 
     def wanted(self, slot: Slot[Any]) -> tuple[Resolution, Build | None]:
         """Return who should fill *slot*, and what its instance would be built from."""

@@ -30,6 +30,7 @@ from oneiric.errors import ConfigError, OneiricError
 from oneiric.observability.describe import describe
 from oneiric.observability.logs import LibraryHandler, Sink, to_stream
 from oneiric.runtime import premises
+from oneiric.runtime.delivery import Delivery
 from oneiric.runtime.notify import Notifier
 from oneiric.runtime.runtime import Runtime
 from oneiric.runtime.state import StateStore
@@ -69,6 +70,7 @@ class Daemon:
         environ: Mapping[str, str],
         serve: Serve,
         watch: bool = True,
+        remote: bool = True,
     ) -> None:
         self.directory = directory
         self.started_at = datetime.now(UTC)
@@ -85,6 +87,8 @@ class Daemon:
         self._settings = load(directory, environ=environ, flags=flags)
         self._present = self._files()
         watched.debounce = self._settings.app.watch.debounce
+        self._with_remote = remote
+        self.delivery: Delivery
         self._watch = watched if watch and self._settings.app.watch.enabled else None
         self._starting: anyio.CancelScope
         self._stop = anyio.Event()
@@ -110,7 +114,12 @@ class Daemon:
             )
             logging.getLogger().addHandler(LibraryHandler(sink))
             opened = Runtime.open(
-                self._settings, store=StateStore(state_dir), sink=sink, eager=True, environ=self._environ
+                self._settings,
+                store=StateStore(state_dir),
+                sink=sink,
+                eager=True,
+                environ=self._environ,
+                prepare=self._prepare,
             )
             return await self._live(opened, Listeners(control, http))
 
@@ -148,7 +157,14 @@ class Daemon:
 
         return write
 
+    async def _prepare(self, runtime: Runtime) -> None:
+        self.delivery = Delivery(runtime, environ=self._environ)
+        if self._with_remote:
+            await self.delivery.restore()
+
     async def _go(self, tasks: TaskGroup, listeners: Listeners) -> None:
+        if self._with_remote:
+            self._supervise(tasks, "remote", self.delivery.run)
         self._supervise(tasks, "api", lambda: self._serve(self, listeners))
         self._supervise(tasks, "reload", self._follow_hang_ups)
         if self._watch is not None:
@@ -286,6 +302,7 @@ class Daemon:
             raise
         self.config_error = ""
         self._settings, self._present = settings, self._files()
+        self.delivery.wake()
         for file in sorted(files):
             self.runtime.emit("config-changed", file=f"{self.directory}/{file}", domain=_DOMAIN_OF.get(file, "app"))
         return steps

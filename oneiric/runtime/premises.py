@@ -16,6 +16,8 @@ from oneiric.errors import DaemonRefusedError
 
 SOCKET_LIMIT: Final = 107
 """Bytes that fit in a Unix socket's address on Linux (unix(7))."""
+BACKLOG: Final = 1024
+"""Connections that may wait to be let in."""
 
 
 def claim(directory: Path) -> int:
@@ -84,7 +86,7 @@ def control_socket(path: Path) -> socket.socket:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_way(path)
         listener.bind(os.fspath(path))
-        listener.listen(64)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise DaemonRefusedError(
@@ -103,7 +105,19 @@ def _make_way(path: Path) -> None:
     if path.exists() or path.is_symlink():
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise DaemonRefusedError(f"{path} is there and is not a socket", hint=f"remove {path}, or set api.socket")
+        if _is_served(path):
+            raise DaemonRefusedError(
+                f"another daemon, with another state directory, serves on {path}",
+                hint=f"oneiric --socket {path} status; or set api.socket to another path for this one",
+            )
         path.unlink()
+
+
+def _is_served(path: Path) -> bool:
+    """Say whether somebody listens at the socket *path*; it was left behind only if the system says nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a daemon too busy to let us in is there all the same
+        return probe.connect_ex(os.fspath(path)) != errno.ECONNREFUSED
 
 
 def remove_socket(path: Path) -> None:
@@ -118,7 +132,7 @@ def http_socket(address: str) -> socket.socket:
     host = host.strip("[]")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, int(port)), family=family, backlog=64)
+        return socket.create_server((host, int(port)), family=family, backlog=BACKLOG)
     except (OSError, ValueError, OverflowError) as error:
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise DaemonRefusedError(

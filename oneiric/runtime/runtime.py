@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -57,6 +57,7 @@ class Runtime:
         sink: Sink = to_logging,
         eager: bool = False,
         environ: Mapping[str, str] | None = None,
+        prepare: Callable[[Runtime], Awaitable[None]] | None = None,
     ) -> AsyncIterator[Runtime]:
         """Open a runtime on a settings directory, which need not exist, or on settings already read.
 
@@ -64,6 +65,7 @@ class Runtime:
             store: where pins, pauses and history outlive the process; without one nothing is written.
             sink: where events go; the logger ``oneiric`` unless told otherwise.
             eager: activate every slot that settings select or an operator pinned, instead of at its first use.
+            prepare: runs before that, to offer more candidates.
 
         Raises ConfigError for invalid settings. Leaving the context drains and closes every instance.
         """
@@ -77,7 +79,7 @@ class Runtime:
         async with anyio.create_task_group() as tasks:
             runtime = cls(chosen, remembered, tasks=tasks, store=store, sink=sink, eager=eager, environ=environment)
             try:
-                await runtime._start(remembered)
+                await runtime._start(remembered, prepare)
                 yield runtime
             except (anyio.get_cancelled_exc_class(), GeneratorExit):
                 raise
@@ -125,11 +127,12 @@ class Runtime:
             settings=lambda slot: self.settings.slot_settings(*slot),
         )
         self._live = self._manager.slots
+        self._answers = self._chooser.answers
         self._health = HealthWatch(
             self._manager, tasks=tasks, emit=self.emit, now=lambda: datetime.now(UTC), changed=self._health_changed
         )
 
-    async def _start(self, remembered: Remembered) -> None:
+    async def _start(self, remembered: Remembered, prepare: Callable[[Runtime], Awaitable[None]] | None = None) -> None:
         if remembered.discarded:
             self.emit("state-discarded", file=remembered.discarded.partition(":")[0], error=remembered.discarded)
         for record in remembered.history:
@@ -142,6 +145,8 @@ class Runtime:
         self._chooser.offer(registry.with_sources("settings/", local_candidates(self.settings)))
         self._tasks.start_soon(self._journal.run)
         self._tasks.start_soon(self._health.run)
+        if prepare is not None:
+            await prepare(self)
         if self._eager:
             await self.reconcile(by="start")
 
@@ -163,9 +168,14 @@ class Runtime:
             self._tasks.start_soon(self.reconcile)
 
     def resolve(
-        self, slot: Slot[Any], *, provider: str | None = None, capabilities: frozenset[str] = frozenset()
+        self, slot: Slot[Any], provider: str | None = None, capabilities: frozenset[str] = frozenset()
     ) -> Resolution:
         """Say who fills *slot* and why; ``str()`` of the answer is the explanation."""
+        if provider is None and not capabilities:
+            try:
+                return self._answers[slot]
+            except KeyError:
+                pass
         return self._chooser.resolve(slot, provider=provider, capabilities=capabilities)
 
     def use(self, slot: Slot[T], *, holder: str = "") -> Lease[T]:
@@ -178,7 +188,10 @@ class Runtime:
 
         Entering raises NoCandidateError, SwapFailedError when it cannot be activated, or SlotUnavailableError.
         """
-        return Lease(self._live.get(slot) or self._manager.live(slot), holder)
+        try:
+            return Lease(self._live[slot], holder)
+        except KeyError:
+            return Lease(self._manager.live(slot), holder)
 
     def proxy(self, slot: Slot[T]) -> T:
         """Return a stand-in whose every (asynchronous) method takes a lease for one call.
@@ -229,7 +242,7 @@ class Runtime:
             return ""
         pin = Pin(request.provider, request.by, datetime.now(UTC))
         self._pins[slot] = pin
-        self._chooser.renew()
+        self._chooser.renew_pin(slot)
         self.emit("selection-pinned", domain=slot.domain, key=slot.key, provider=pin.provider, by=pin.by)
         return await self._journal.write(lambda store: store.pin(slot, pin))
 
@@ -245,7 +258,7 @@ class Runtime:
             nonlocal pin, unrecorded
             pin = self._pins.pop(slot, None)
             if pin is not None:
-                self._chooser.renew()
+                self._chooser.renew_pin(slot)
                 self.emit("selection-unpinned", domain=slot.domain, key=slot.key, provider=pin.provider, by=by)
                 unrecorded = await self._journal.write(lambda store: store.unpin(slot))
 
@@ -295,6 +308,16 @@ class Runtime:
         return self._journal.degraded
 
     # Change
+
+    async def offer(self, source: str, candidates: tuple[Candidate[Any], ...]) -> tuple[Change, ...]:
+        """Make *candidates* all that *source* offers, and bring live slots to what follows; return the steps."""
+        while True:
+            registry = self._chooser.registry
+            changed = await to_thread.run_sync(registry.with_source, source, candidates)
+            if self._chooser.registry is registry:  # else somebody else changed it meanwhile
+                break
+        self._chooser.offer(changed)
+        return await self.reconcile(by=source)
 
     async def apply(self, settings: Settings, *, by: str = "settings") -> tuple[Change, ...]:
         """Take over *settings* and carry out what follows from them; return the steps.

@@ -1,0 +1,1 @@
+"""Signed remote delivery: fetch, verify, cache, register."""

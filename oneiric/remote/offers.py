@@ -1,0 +1,90 @@
+"""From a verified manifest's entries to candidates. What an entry names is found only when it is about to be built."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from oneiric.core.candidate import Candidate, Deferred, Slot, is_name
+from oneiric.core.manifest import Entry, Manifest
+from oneiric.errors import TrustError
+from oneiric.lifecycle.imports import import_factory
+from oneiric.remote.artifact import Artifact
+from oneiric.remote.cache import artifact_name
+
+SOURCE = "remote"
+"""The registry's source of all that comes from the manifest."""
+
+
+def offers(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> tuple[Candidate[Any], ...]:
+    """Return the candidates that *manifest* offers; an artifact is unloaded when the last thing made of it is gone.
+
+    Args:
+        artifacts: the opened ones by digest.
+    """
+    stack = manifest.source if is_name(manifest.source) else SOURCE
+    held = {digest: _Held(artifact) for digest, artifact in artifacts.items()}
+    return tuple(_candidate(entry, stack, held) for entry in manifest.entries)
+
+
+def listed(manifest: Manifest) -> tuple[Candidate[Any], ...]:
+    """Return the candidates that *manifest* offers, to look at and not to build."""
+    stack = manifest.source if is_name(manifest.source) else SOURCE
+    return tuple(_candidate(entry, stack, {}) for entry in manifest.entries)
+
+
+class _Held:
+    """An open artifact that is released with the last factory that refers to it."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        weakref.finalize(self, artifact.release).atexit = False
+
+    def load(self, path: str) -> Any:
+        """Return what *path* names in it."""
+        return self.artifact.load(path)
+
+
+def _candidate(entry: Entry, stack: str, held: Mapping[str, _Held]) -> Candidate[Any]:
+    return Candidate(
+        slot=Slot[Any](entry.domain, entry.key),
+        provider=entry.provider,
+        factory=_factory(entry, held),
+        stack=stack,
+        stack_level=entry.stack_level,
+        priority=entry.priority,
+        version=entry.version,
+        capabilities=frozenset(entry.capabilities),
+        requires=entry.requires,
+        python_version=entry.python_version,
+        os_platform=entry.os_platform,
+        metadata=entry.metadata,
+        source=SOURCE,
+    )
+
+
+def _factory(entry: Entry, held: Mapping[str, _Held]) -> Deferred:
+    path = entry.factory
+    if entry.uri is None or entry.sha256 is None:
+        return Deferred(path, lambda: _installed(path))
+    artifact = held.get(entry.sha256)
+    name = f"{artifact_name(entry.sha256, entry.uri)}/{path}"
+    return Deferred(name, lambda: artifact.load(path) if artifact is not None else _refuse(name))
+
+
+def _refuse(name: str) -> Any:
+    raise TrustError(f"{name} was not opened", reason="digest", hint="oneiric remote-sync")
+
+
+def _installed(path: str) -> Any:
+    """Return what *path* names among what is installed; raises TrustError unless that module itself defines it."""
+    found = import_factory(path)
+    module = path.partition(":")[0]
+    if getattr(found, "__module__", None) != module:
+        raise TrustError(
+            f"factory {path} is not defined in {module}",
+            reason="factory",
+            hint="a manifest may name only what its module defines itself, not what it imports",
+        )
+    return found

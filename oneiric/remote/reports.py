@@ -1,0 +1,54 @@
+"""What a synchronisation says it did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from oneiric.core.manifest import Manifest
+
+Outcome = Literal["success", "unchanged", "skipped"]
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What a synchronisation did; ``duration`` in seconds, ``registrations`` by domain."""
+
+    outcome: Outcome
+    url: str
+    source: str = ""
+    manifest_version: int | None = None
+    registrations: Mapping[str, int] = field(default_factory=dict)
+    fetched: int = 0
+    duration: float = 0.0
+    dry_run: bool = False
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def entries(self) -> int:
+        """How many entries the manifest has."""
+        return sum(self.registrations.values())
+
+    def __str__(self) -> str:
+        if self.outcome == "skipped":
+            return f"{self.url}: skipped: {self.reason}"
+        version = f" version {self.manifest_version}" if self.manifest_version is not None else ""
+        if self.outcome == "unchanged":
+            return f"{self.url}: {self.source}{version} is unchanged"
+        verb = "would be accepted" if self.dry_run else "accepted"
+        return f"{self.url}: {self.source}{version} {verb}: {self.entries} entries, {self.fetched} artifacts fetched"
+
+
+def report_of(manifest: Manifest, outcome: Outcome, url: str, *, warnings: tuple[str, ...] = ()) -> SyncReport:
+    """Return what is to be said of *manifest*."""
+    return SyncReport(
+        outcome,
+        url,
+        source=manifest.source,
+        manifest_version=manifest.manifest_version,
+        registrations=dict(Counter(entry.domain for entry in manifest.entries)),
+        warnings=warnings,
+    )
