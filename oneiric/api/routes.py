@@ -149,26 +149,14 @@ async def _resume(daemon: Daemon, asked: Asked) -> msgspec.Struct:
 async def _set_activity(daemon: Daemon, asked: Asked, activity: Activity) -> msgspec.Struct:
     slot = _slot(asked.body)
     unrecorded = await daemon.runtime.set_activity(slot, activity, note=asked.body.note, by=asked.by)
-    return _activity(daemon, slot, unrecorded)
+    record = daemon.runtime.snapshot().record(slot)
+    return views.activity_document(record, "resume" if activity is Activity.OPEN else "pause", unrecorded)
 
 
 async def _drain(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     slot = _slot(asked.body)
     report, unrecorded = await daemon.runtime.drain(slot, note=asked.body.note, by=asked.by)
-    return _activity(daemon, slot, unrecorded, drained=report.drained)
-
-
-def _activity(daemon: Daemon, slot: Slot[Any], unrecorded: str, *, drained: bool | None = None) -> msgspec.Struct:
-    record = daemon.runtime.snapshot().record(slot)
-    return schemas.ActivityDocument(
-        domain=slot.domain,
-        key=slot.key,
-        state=record.state.value,
-        note=record.note,
-        drained=drained,
-        leases=record.leases,
-        warnings=tuple(filter(None, (unrecorded,))),
-    )
+    return views.activity_document(daemon.runtime.snapshot().record(slot), "drain", unrecorded, drained=report.drained)
 
 
 async def _watch_pause(daemon: Daemon, asked: Asked) -> msgspec.Struct:

@@ -240,7 +240,7 @@ class SlotBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ActivityDocument(Document, frozen=True, kw_only=True):
     """``oneiric pause``, ``resume`` and ``drain``. ``drained`` is null but for ``drain``."""
 
-    schema: str = "oneiric.activity/1"
+    schema: Literal["oneiric.pause/1", "oneiric.resume/1", "oneiric.drain/1"]
     domain: str
     key: str
     state: str
@@ -304,7 +304,7 @@ class RemoteSyncDocument(Document, frozen=True, kw_only=True):
 class RemoteDocument(Document, frozen=True, kw_only=True):
     """``oneiric remote-status``; instants are empty where nothing happened yet. ``url`` is where it came from last."""
 
-    schema: str = "oneiric.remote/1"
+    schema: str = "oneiric.remote-status/1"
     manifest_url: str
     url: str
     source: str
@@ -337,7 +337,7 @@ class ConfigRow(msgspec.Struct, frozen=True, kw_only=True):
 class ConfigDocument(Document, frozen=True, kw_only=True):
     """``oneiric config show``."""
 
-    schema: str = "oneiric.config/1"
+    schema: str = "oneiric.config-show/1"
     settings: tuple[ConfigRow, ...] = ()
 
 

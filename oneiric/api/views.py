@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from oneiric.api.schemas import (
+    ActivityDocument,
     ConfigDocument,
     ConfigRow,
     DaemonRow,
@@ -127,6 +128,25 @@ def swap_document(report: SwapReport, *, pinned: bool) -> SwapDocument:
         soak=report.soak,
         warnings=tuple(text for text in (report.cleanup_error, report.pin_error) if text),
         text=str(report),
+    )
+
+
+def activity_document(
+    record: SlotRecord, verb: Literal["pause", "resume", "drain"], unrecorded: str, *, drained: bool | None = None
+) -> ActivityDocument:
+    """Return whether a slot takes new leases now; a slot that nobody offers to fill is probably misspelt."""
+    resolution = record.resolution
+    close = f"; did you mean {', '.join(resolution.near_misses)}?" if resolution.near_misses else ""
+    unknown = "" if resolution.placings else f"nobody offers to fill {record.slot}{close}"
+    return ActivityDocument(
+        schema=f"oneiric.{verb}/1",  # type: ignore[arg-type]
+        domain=record.slot.domain,
+        key=record.slot.key,
+        state=record.state.value,
+        note=record.note,
+        drained=drained,
+        leases=record.leases,
+        warnings=tuple(filter(None, (unknown, unrecorded))),
     )
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from oneiric.cli.options import Options, global_options
+from oneiric.cli.options import Group, Options, global_options
 from oneiric.cli.output import print_document, table
 
 if TYPE_CHECKING:
     from oneiric.core.config import AppSettings
 
 
-@click.group()
+@click.group(cls=Group, no_args_is_help=False)
 @global_options
 def cache(_options: Options) -> None:
     """List, verify and prune the cache of manifests and artifacts."""

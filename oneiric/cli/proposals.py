@@ -33,11 +33,10 @@ def _slots(context: click.Context) -> list[Any]:
     import os
 
     from oneiric.api.client import Client
-    from oneiric.cli.options import Options
     from oneiric.config.control import control_socket
     from oneiric.errors import OneiricError
 
-    options = context.ensure_object(Options)
+    options: Any = context.obj  # the Options, whose module imports this one
     daemon = Client(control_socket(options.directory, os.environ, options.socket))
     slots: list[Any] = []
     try:

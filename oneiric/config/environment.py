@@ -17,7 +17,7 @@ from oneiric.core.config import ENV_SECTIONS, FILES, RemoteSettings
 
 PREFIX: Final = "ONEIRIC_"
 _PLAIN: Final = ("CACHE_DIR", "STATE_DIR")
-_FLAGS: Final = MappingProxyType({"remote.manifest_url": "--manifest", "watch.enabled": "--no-watch", "remote.refresh_interval": "--refresh-interval"})
+_FLAGS: Final = MappingProxyType({"remote.manifest_url": "--manifest", "watch.enabled": "--no-watch"})
 
 
 def _longer(value: Any, known: Any) -> bool:

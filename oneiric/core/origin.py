@@ -56,7 +56,7 @@ class Origins:
         why = self.refusal(uri)
         if why is not None:
             raise TrustError(f"uri {why}", reason="uri", hint="remote.allowed_hosts")
-        target = urljoin(self._url, uri)
+        target = self._target(uri)
         return unquote(target) if self._is_path and is_local(target) else target
 
     def refusal(self, uri: str) -> str | None:
@@ -66,10 +66,14 @@ class Origins:
         if _CHARACTERS.fullmatch(uri) is None:
             return "holds a character that must be percent-encoded"
         try:
-            target = urljoin(self._url, uri)
+            target = self._target(uri)
         except ValueError:
             return "is malformed"
         return self._refusal_of_file(target) if is_local(target) else self._refusal_of(target)
+
+    def _target(self, uri: str) -> str:
+        # What has a scheme is complete: urljoin takes https:x for relative, and others take it for a host.
+        return uri if _SCHEME.match(uri) else urljoin(self._url, uri)
 
     def _refusal_of_file(self, target: str) -> str | None:
         if not self._is_local:

@@ -155,6 +155,8 @@ def _identify(content: bytes, policy: TrustPolicy) -> tuple[Reading, Manifest, t
         return reading, head, _signers(head, reading, policy), ()
     except TrustError as error:
         if policy.require_signature:
+            if error.reason == "signature":
+                _refuse_dated_after_signing(head, policy, reading.document)
             raise
         return reading, head, (), (f"accepted without a valid signature, as require_signature is off: {error}",)
 
@@ -170,7 +172,6 @@ def _signers(head: Manifest, reading: Reading, policy: TrustPolicy) -> tuple[str
     signers = _who_signed(signatures, keys, reading.signed)
     trusted = ", ".join(key.id for key in keys)
     if not signers:
-        _refuse_timestamps_unsigned(signatures, keys, reading.document)
         what = f"none of the {len(signatures)} signatures is one of a trusted key ({trusted}) over these contents"
         _refuse("signature", what, _SIGN_AGAIN)
     if len(signers) < policy.threshold:
@@ -198,15 +199,11 @@ def _decoded(head: Manifest) -> list[bytes]:
     return list(decoded)
 
 
-def _refuse_timestamps_unsigned(
-    signatures: list[bytes], keys: Iterable[TrustedKey], document: Mapping[str, Any]
-) -> None:
+def _refuse_dated_after_signing(head: Manifest, policy: TrustPolicy, document: Mapping[str, Any]) -> None:
     """Name the mistake of tools that sign first and date afterwards: nobody vouches for their timestamps."""
     timestamps = document.keys() & {"signed_at", "expires_at"}
-    if not timestamps or any(isinstance(row, msgspec.Raw) for row in document["entries"][:1]):
-        return
     undated = canonical_bytes({name: value for name, value in document.items() if name not in timestamps})
-    if _who_signed(signatures, keys, undated):
+    if _who_signed(_decoded(head), policy.keys, undated):
         what = f"the signature does not cover {' and '.join(sorted(timestamps))}: they were added after signing"
         _refuse("timestamps", what, "oneiric manifest sign, which covers its own timestamps")
 

@@ -22,8 +22,8 @@ T = TypeVar("T")
 class Lease(msgspec.Struct, Generic[T]):
     """``async with`` gives the instance, which stays open until the block ends, whatever is swapped meanwhile.
 
-    A worker thread uses a plain ``with``. Every call pays for it: ``contextlib.asynccontextmanager`` costs five times as
-    much, and a class with slots takes twice as long to make as a Struct.
+    A worker thread uses a plain ``with``. Every call pays for it: ``contextlib.asynccontextmanager`` costs five times
+    as much, and a class with slots takes twice as long to make as a Struct.
     """
 
     _live: LiveSlot

@@ -43,7 +43,7 @@ class Artifact:
 
     @classmethod
     def open(cls, name: str, content: bytes, *, sha256: str, length: int | None = None) -> Artifact:
-        """Verify *content* and open it; nothing of it is executed yet.
+        """Verify *content* and open it; nothing of it is executed yet. Blocks while it hashes and unpacks.
 
         Args:
             name: its file name as published, ending in ``.whl`` or ``.py``.
@@ -92,7 +92,8 @@ class Artifact:
     def release(self) -> None:
         """Let go of the artifact's modules, which are unloaded when no other artifact or import needs them.
 
-        What was loaded goes on working, but imports nothing more. Safe to call again, and from any thread.
+        What was loaded goes on working, but can import nothing more of the artifact: release it after the last
+        instance is closed. Safe to call again, and from any thread.
         """
         with self._lock:
             space, self._space = self._space, None

@@ -95,24 +95,25 @@ class Collector:
     ) -> None:
         async with turns:
             try:
-                content = await self._content(entry, keep=keep)
-                opened[entry.sha256 or ""] = await self._open(entry, content)
+                opened[entry.sha256 or ""] = await self._cached(entry) or await self._fetched(entry, keep=keep)
             except Exception as error:  # the first failure ends the collection, outside of an exception group
                 self._failures.append(error)
                 others.cancel()
 
-    async def _content(self, entry: Entry, *, keep: bool) -> bytes:
-        """Return an artifact's bytes, from the cache if they are right; what is wrong there becomes evidence."""
+    async def _cached(self, entry: Entry) -> Artifact | None:
+        """Return an artifact from the cache if it is right there; what is wrong becomes evidence."""
         name = artifact_name(entry.sha256 or "", entry.uri or "")
-        cached = await to_thread.run_sync(self._cache.read_artifact, name, self._limit_bytes)
-        if cached is not None:
-            try:
-                artifact = await self._open(entry, cached)
-            except TrustError:
-                await to_thread.run_sync(partial(self._cache.quarantine, name, at=self._now().isoformat()))
-            else:
-                artifact.release()
-                return cached
+        content = await to_thread.run_sync(self._cache.read_artifact, name, self._limit_bytes)
+        if content is None:
+            return None
+        try:
+            return await self._open(entry, content)
+        except TrustError:
+            await to_thread.run_sync(partial(self._cache.quarantine, name, at=self._now().isoformat()))
+            return None
+
+    async def _fetched(self, entry: Entry, *, keep: bool) -> Artifact:
+        name = artifact_name(entry.sha256 or "", entry.uri or "")
         if self._fetcher is None:
             raise TrustError(
                 f"artifact {name} is not in the cache, or not what it was",
@@ -127,11 +128,14 @@ class Collector:
             with suppress(OSError):
                 await to_thread.run_sync(evidence)
             raise
-        artifact.release()
-        if keep:
-            await to_thread.run_sync(self._cache.write_artifact, name, content)
+        try:
+            if keep:
+                await to_thread.run_sync(self._cache.write_artifact, name, content)
+        except BaseException:
+            artifact.release()
+            raise
         self.fetched += 1
-        return content
+        return artifact
 
     async def _fetch(self, fetcher: Fetcher, entry: Entry) -> bytes:
         ask = partial(

@@ -22,12 +22,9 @@ from importlib.abc import InspectLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import decode_source
 from types import CodeType, ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from oneiric.remote.resources import Resources
-
-if TYPE_CHECKING:
-    from oneiric.remote.spaces import Spaces
 
 ROOT: Final = "_oneiric_artifacts"
 
@@ -73,7 +70,16 @@ class Space(InspectLoader):
     Entering it keeps it from being unloaded; raises ImportError when it already was.
     """
 
-    def __init__(self, name: str, key: str, digest: str, files: Mapping[str, bytes], spaces: Spaces) -> None:
+    def __init__(
+        self,
+        name: str,
+        key: str,
+        digest: str,
+        files: Mapping[str, bytes],
+        *,
+        hold: Callable[[Space], None],
+        leave: Callable[[Space], None],
+    ) -> None:
         self.name = name
         self.key = key
         self.digest = digest
@@ -82,15 +88,16 @@ class Space(InspectLoader):
         self.users = 0
         self._files = files
         self._sources = sources_in(files)
-        self._spaces = spaces
+        self._hold = hold
+        self._leave = leave
         self._builtins = {**vars(builtins), "__import__": self._import}
         self._stand_ins: dict[str, ModuleType] = {}
 
     def __enter__(self) -> None:
-        self._spaces.hold(self)
+        self._hold(self)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._spaces.leave(self)
+        self._leave(self)
 
     def close(self) -> None:
         """Let go of the files: nothing more can be imported."""

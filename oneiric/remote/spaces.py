@@ -45,7 +45,7 @@ class Spaces(MetaPathFinder):
             return ModuleSpec(ROOT, None, is_package=True)
         key, _, name = rest.partition(".")
         space = self._spaces.get(key)
-        return space.spec(name) if space else None
+        return None if space is None else space.spec(name)
 
     def open(self, name: str, key: str, digest: str, read: Callable[[], Mapping[str, bytes]]) -> Space:
         """Return the space of *key*, held once more; *read* returns the files of the artifact, when it is new.
@@ -54,7 +54,7 @@ class Spaces(MetaPathFinder):
         """
         space = self._shared(key, digest)
         if space is None:
-            fresh = Space(name, key, digest, read(), self)
+            fresh = Space(name, key, digest, read(), hold=self.hold, leave=self.leave)
             with self._lock:
                 self._spaces.setdefault(key, fresh)
                 if self not in sys.meta_path:
@@ -69,7 +69,7 @@ class Spaces(MetaPathFinder):
                 return None
             if space.digest != digest:
                 raise TrustError(
-                    f"artifact {space.name}, which is loaded, and another one share the first half of their digests",
+                    f"the digests of artifact {space.name}, which is open, and of another one begin alike",
                     reason="digest",
                     hint=f"compare them: {space.digest} {digest}",
                 )
@@ -92,7 +92,9 @@ class Spaces(MetaPathFinder):
             del self._spaces[space.key]
             space.close()
             unloaded = {name: sys.modules.pop(name) for name in list(sys.modules) if _within(name, space.prefix)}
-            vars(sys.modules.get(ROOT, space)).pop(space.key, None)
+            root = sys.modules.get(ROOT)  # there is none before the first import
+            if root is not None:
+                vars(root).pop(space.key, None)
             if not self._spaces:
                 sys.modules.pop(ROOT, None)
                 sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not self]

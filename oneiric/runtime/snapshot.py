@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from oneiric.core.candidate import Slot
 from oneiric.core.registry import Registry
 from oneiric.core.resolution import Policy, Resolution, resolve
-from oneiric.core.states import State
+from oneiric.core.states import State, shown
 from oneiric.lifecycle.reports import HISTORY
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def from_disk(
         SlotRecord(
             slot,
             resolve(registry, policy, slot),
+            state=shown(State.INACTIVE, activities[slot].activity) if slot in activities else State.INACTIVE,
             pin=pins.get(slot),
             note=activities[slot].note if slot in activities else "",
             history=tuple(record for record in history if record.slot == slot)[-HISTORY:],

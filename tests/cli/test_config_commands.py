@@ -86,7 +86,7 @@ def test_show_says_what_is_in_force(place: Path, typed: Typing) -> None:
     (place / "settings" / "app.yml").write_text("watch: {debounce: 2}\n")
     answer = typed("config", "show", "--json")
     found = rows(answer.document)
-    assert (answer.code, answer.document["schema"], answer.document["live"]) == (0, "oneiric.config/1", False)
+    assert (answer.code, answer.document["schema"], answer.document["live"]) == (0, "oneiric.config-show/1", False)
     assert found["watch.debounce"] == (2.0, "settings/app.yml:1:9")
     assert found["lifecycle.drain_timeout"] == (30.0, "default")
 

@@ -185,7 +185,7 @@ def test_garbage_is_told_and_never_believed(
 
 
 def test_drain_that_leaves_leases_exits_1(place: Path, typed: Typing) -> None:
-    document = {"schema": "oneiric.activity/1", "domain": "adapter", "key": "cache", "state": "draining", "note": ""}
+    document = {"schema": "oneiric.drain/1", "domain": "adapter", "key": "cache", "state": "draining", "note": ""}
     with impostor(place, lambda _: http({**document, "drained": False, "leases": 2, "warnings": ["slow"]})):
         answer = typed("drain", *SLOT)
     assert (answer.code, answer.err) == (1, "warning: slow\n")

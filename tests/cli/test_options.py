@@ -58,7 +58,7 @@ def test_json_is_accepted_before_and_after_the_command(here: Path, typed: Typing
         ("health", "health"),
         ("plugins", "plugins"),
         ("config check", "config-check"),
-        ("config show", "config"),
+        ("config show", "config-show"),
         ("config schema", "config-schema"),
         ("completion bash", "completion"),
         ("swap cache --domain adapter", "error"),
@@ -141,6 +141,12 @@ def test_usage_error_is_one_line_and_where_to_read_more(
     assert first.startswith("error[usage]: ")
     assert says in first
     assert re.fullmatch(r"try: oneiric( \w+)? --help", second)
+
+
+@pytest.mark.parametrize("name", sorted({path[0] for path in paths() if len(path) > 1}))
+def test_group_says_which_command_was_meant(here: Path, typed: Typing, name: str) -> None:
+    assert typed(name).err == f"error[usage]: Missing command.\ntry: oneiric {name} --help\n"
+    assert "there is no command 'x'; one of: " in typed(name, "x").err
 
 
 def test_usage_error_in_json_is_a_document_too(here: Path, typed: Typing) -> None:

@@ -9,9 +9,10 @@ import anyio
 import pytest
 
 from oneiric import Runtime, Slot, SwapFailedError
+from oneiric.core.states import Activity
 from oneiric.errors import SlotUnavailableError
 from oneiric.lifecycle.reports import SwapReport
-from oneiric.testing import PART, Events, Workshop, answer, fail, hang, virtual_clock
+from oneiric.testing import PART, Events, Workshop, answer, fail, hang, virtual_clock, well
 from tests.harness.simulation import without_threads
 from tests.harness.slots import running, settings_of, settle, use_once
 
@@ -40,7 +41,7 @@ class Health:
         return self.well
 
 
-def two(workshop: Workshop, health: Any = answer(True), **fields: Any) -> list[Any]:
+def two(workshop: Workshop, health: Any = well, **fields: Any) -> list[Any]:
     return [workshop.candidate("a", priority=1, **fields), workshop.candidate("b", health=health)]
 
 
@@ -326,8 +327,6 @@ async def test_wish_that_waited_before_the_soak_does_not_wait_for_it(workshop: W
 
 
 async def test_paused_slot_soaks_on_and_commits(workshop: Workshop, events: Events) -> None:
-    from oneiric.core.states import Activity
-
     async with running(SOAKING, events, *two(workshop)) as runtime:
         await soaking(runtime)
         await runtime.set_activity(PART, Activity.PAUSED)

@@ -107,6 +107,15 @@ def test_released_artifact_leaves_nothing_behind_while_another_is_open() -> None
         assert [name for name in [*remembered(), *vars(sys.modules[ROOT])] if key in name or "<shop" in name] == []
 
 
+def test_artifacts_that_were_never_loaded_leave_nothing_behind() -> None:
+    one, two = opened(wheel({"one.py": ""})), opened(wheel({"two.py": ""}))
+
+    one.release()
+    two.release()
+
+    assert remembered() == []
+
+
 def test_released_artifact_lets_go_of_its_bytes() -> None:
     found = opened(wheel({"shop.py": "def check():\n    return __spec__.loader, __file__"}))
     loader, path = found.load("shop:check")()
