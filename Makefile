@@ -26,7 +26,7 @@ check: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	scripts/system-packages redis-server
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The tests that need no other program, on every other supported Python that is installed here.
 others: $(VENV)/.dev
@@ -42,6 +42,7 @@ bench: $(VENV)/.dev
 soak: $(VENV)/.dev
 	scripts/system-packages redis-server
 	$(BIN)/python -m pytest -m soak tests
+	scripts/fuzz
 
 openapi: $(VENV)/.dev
 	$(BIN)/python -m oneiric.api.openapi > docs/reference/openapi.json

@@ -72,7 +72,9 @@ class Publisher:
 
     def client_context(self) -> ssl.SSLContext:
         """Return a client's context that believes this publisher and nobody else."""
-        return ssl.create_default_context(cadata=self.authority.decode())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=self.authority.decode())
+        return context
 
     def __enter__(self) -> Publisher:
         self._thread.start()

@@ -84,7 +84,7 @@ async def _status(daemon: Daemon, asked: Asked) -> msgspec.Struct:
         settings=str(daemon.directory),
         http=daemon.http,
         watch=daemon.watch,
-        degraded="; ".join(filter(None, (daemon.config_error, daemon.runtime.degraded))),
+        degraded="; ".join(filter(None, (daemon.config_error, daemon.runtime.degraded, daemon.log_error))),
         abandoned_calls=daemon.runtime.abandoned_calls,
         instances=instances,
         memory_bytes=resident_bytes(),

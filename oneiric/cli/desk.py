@@ -84,11 +84,11 @@ def _published(app: AppSettings, options: Options) -> tuple[Candidate[Any], ...]
         return ()
     from datetime import UTC, datetime
 
-    from oneiric.core.trust import verify_manifest
     from oneiric.errors import ManifestError
     from oneiric.remote.cache import Cache
     from oneiric.remote.ledger import Ledger
     from oneiric.remote.offers import listed
+    from oneiric.remote.pinned import verify_kept
     from oneiric.remote.policy import trust_policy
 
     try:
@@ -96,7 +96,8 @@ def _published(app: AppSettings, options: Options) -> tuple[Candidate[Any], ...]
         record = Ledger(Path(app.state_dir)).load()
         policy = trust_policy(app.remote)
         now = datetime.now(UTC)
-        return listed(verify_manifest(content, policy=policy, floor=record.floor, now=now, url=record.url).manifest)
+        kept = verify_kept(content, record=record, place=record.url, settings=app.remote, policy=policy, now=now)
+        return listed(kept.manifest)
     except ManifestError as error:
         note(f"warning: the cached manifest is not used: {error.reason}: {error}", options)
         return ()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from oneiric.core.keys import TrustedKey
     from oneiric.core.manifest import Manifest
 
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LONGEST: Final = timedelta(days=3650)
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LONGEST_DAYS: Final = 3650
 _ANYWHERE: Final = "https://manifest.invalid/manifest.json"  # where it will be published is not known yet
 
 _file = click.Path(path_type=Path)
@@ -35,11 +35,11 @@ def manifest(_options: Options) -> None:
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, value: str) -> timedelta:
-    found = re.fullmatch(r"([1-9][0-9]{0,8})([smhdw])", value, re.ASCII)
-    length = timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else timedelta(0)
-    if not timedelta(0) < length <= _LONGEST:
-        raise click.BadParameter(f"{value!r} is no length of time; use 30d, 12h or 90m, at most {_LONGEST.days}d")
-    return length
+    found = re.fullmatch(r"([0-9]{1,9})([smhdw])", value, re.ASCII)
+    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+    if not 0 < seconds <= _LONGEST_DAYS * _UNITS["d"]:
+        raise click.BadParameter(f"{value!r} is no length of time; use 30d, 12h or 90m, at most {_LONGEST_DAYS}d")
+    return timedelta(seconds=seconds)
 
 
 def _version(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
@@ -269,7 +269,9 @@ def schema(options: Options) -> None:
     """Print the JSON Schema of manifests, for an editor or another tool to check against."""
     from oneiric.core.manifest_schema import json_schema
 
-    print_answer(json.dumps(json_schema(), indent=None if options.json else 2), options)
+    described = json_schema()
+    answer = {"schema": "oneiric.manifest-schema/1", "json_schema": described}
+    print_answer(json.dumps(answer) if options.json else json.dumps(described, indent=2), options)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,12 +54,22 @@ def _sync_here(options: Options, manifest: str | None, *, dry_run: bool, force: 
             words = " ".join(f"{name}={value}" for name, value in fields.items() if value not in (None, ""))
             note(f"{event} {words}", options)
 
-    here = syncer(lambda: settings.app, emit=tell, environ=os.environ)
+    show = _show_progress if sys.stderr.isatty() and not options.verbose else _ignore_progress
+    here = syncer(lambda: settings.app, emit=tell, environ=os.environ, progress=show)
 
     async def sync() -> msgspec.Struct:
         return remote_sync_document(await here.sync(manifest, force=force, dry_run=dry_run), live=False)
 
     return anyio.run(sync)
+
+
+def _show_progress(here: int, number: int) -> None:
+    """Say how many artifacts are here, in a line that the next one takes the place of."""
+    click.echo(f"{here} of {number} artifacts\r", nl=False, err=True)
+
+
+def _ignore_progress(_here: int, _number: int) -> None:
+    """Nobody watches."""
 
 
 @click.command("remote-status")

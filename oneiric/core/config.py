@@ -48,6 +48,7 @@ class RemoteSettings(_Section, frozen=True):
     public_keys: tuple[str, ...] = ()
     signature_threshold: Count = 1
     require_signature: bool = True
+    tuf_root: str | None = None
     failure_threshold: Count = 3
     reset_timeout: Seconds = 60.0
     refresh_interval: Seconds = 300.0
@@ -191,6 +192,7 @@ def keep_trust(running: RemoteSettings, proposed: RemoteSettings) -> tuple[Remot
     """
     weaker = {
         "require_signature": running.require_signature and not proposed.require_signature,
+        "tuf_root": proposed.tuf_root != running.tuf_root,
         "allow_plain_http": proposed.allow_plain_http and not running.allow_plain_http,
         "signature_threshold": proposed.signature_threshold < running.signature_threshold,
         "allowed_factories": not set(proposed.allowed_factories) <= set(running.allowed_factories),

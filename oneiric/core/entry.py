@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from oneiric.core.candidate import NAME_RULE, is_factory_path, is_name
-from oneiric.core.document import DEPTH, nesting, quoted, read_json, too_deep
 from oneiric.core.domain import DOMAINS
+from oneiric.core.json_document import DEPTH, nesting, quoted, read_json, too_deep
 from oneiric.errors import ManifestError
 
 BATCH: Final = 500

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple, NoReturn
 import msgspec
 
 from oneiric.core.candidate import NAME_RULE, is_name
-from oneiric.core.document import quoted, read_document, read_json
+from oneiric.core.document import read_document
 from oneiric.core.entry import Entry, iterate_entries
+from oneiric.core.json_document import quoted, read_json
 from oneiric.errors import ManifestError
 
 __all__ = [

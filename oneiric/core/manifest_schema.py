@@ -32,7 +32,7 @@ def json_schema() -> dict[str, Any]:
             "signed_at": _INSTANT,
             "expires_at": _INSTANT,
             "signature": {"type": ["string", "null"]},
-            "signature_algorithm": {"enum": ["ed25519", None]},
+            "signature_algorithm": {"type": ["string", "null"], "default": "ed25519"},
             "signatures": {
                 "type": ["array", "null"],
                 "maxItems": 16,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Verdict = Literal["active", "shadowed", "rejected"]
 FailureReason = Literal["no-candidates", "all-shadowed", "unhealthy", "config", "unknown-key"]
 STACK_ORDER: Final = "ONEIRIC_STACK_ORDER"
+_REASON_LIMIT: Final = 500  # characters
 
 # A name and at most one bound. Told apart because importing what reads all of PEP 508 is a tenth of a ``list``.
 _PLAIN_REQUIREMENT: Final = (
@@ -201,7 +202,7 @@ def resolve(
     for candidate in registry.candidates(slot):
         obstacle = _obstacle(candidate, policy, needed, explicit=candidate.provider == provider)
         if obstacle is not None:
-            rejected.append(Placing(candidate, "rejected", obstacle))
+            rejected.append(Placing(candidate, "rejected", _one_line(obstacle)))
         else:
             ranked.append((_rank(candidate, policy, selection), candidate))
     # Two stable sorts: the smaller (source, provider) first, then the larger rank; so a full tie goes to the smaller.
@@ -292,6 +293,12 @@ def _obstacle(candidate: Candidate[Any], policy: Policy, needed: frozenset[str],
             return obstacle + remedy
     unmet = [words for words in (_requirement_obstacle(text, host) for text in candidate.requires) if words]
     return "; ".join(unmet) + (remedy or f"; try: pip install {_quoted(candidate.requires)}") if unmet else None
+
+
+def _one_line(text: str) -> str:
+    """Return *text*, part of which a candidate's author wrote, as one line that no screen and no log chokes on."""
+    words = " ".join(text.split())
+    return words if len(words) <= _REASON_LIMIT else f"{words[: _REASON_LIMIT - 3]}..."
 
 
 def _python_obstacle(wanted: str, host: Host) -> str | None:

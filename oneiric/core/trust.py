@@ -96,7 +96,13 @@ class VerifiedManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def verify_manifest(
-    content: bytes, *, policy: TrustPolicy, floor: Floor | None, now: datetime, url: str
+    content: bytes,
+    *,
+    policy: TrustPolicy,
+    floor: Floor | None,
+    now: datetime,
+    url: str,
+    vouched_by: tuple[str, ...] = (),
 ) -> VerifiedManifest:
     """Return the manifest that *content* is, if it may be acted on.
 
@@ -107,6 +113,8 @@ def verify_manifest(
         floor: what was accepted before from this source, None for the first time.
         now: an aware instant.
         url: where *content* came from; the addresses of artifacts are judged by it.
+        vouched_by: the keys of *policy* that vouch for *content* elsewhere, in the metadata of a TUF repository; then
+            no signature is looked for in it.
 
     Raises:
         ManifestError: it cannot be read, or an entry is malformed.
@@ -115,7 +123,7 @@ def verify_manifest(
     if len(content) > policy.max_manifest_bytes:
         what = f"the manifest has {len(content):,} bytes, and {policy.max_manifest_bytes:,} are allowed"
         raise ManifestError(what, reason="size", hint="remote.max_manifest_bytes")
-    reading, head, key_ids, warnings = _identify(content, policy)
+    reading, head, key_ids, warnings = _identify(content, policy, vouched_by)
     binding = floor if floor is not None and _binds(floor, policy) else None
     require_fresh(head, policy, floor=floor, now=now)
     digest = hashlib.sha256(reading.signed).hexdigest()
@@ -125,7 +133,7 @@ def verify_manifest(
     for batch in iterate_entries(rows_of(reading.document)):
         judge.judge(batch, len(entries))
         entries += batch
-    if head.expires_at is None and policy.max_age is None:
+    if head.expires_at is None and policy.max_age is None and not vouched_by:
         warnings = (*warnings, "the manifest never expires: whoever can hold it back can do so for ever")
     return VerifiedManifest(
         seal=_SEAL,
@@ -137,22 +145,26 @@ def verify_manifest(
     )
 
 
-def _identify(content: bytes, policy: TrustPolicy) -> tuple[Reading, Manifest, tuple[str, ...], tuple[str, ...]]:
+def _identify(
+    content: bytes, policy: TrustPolicy, vouched_by: tuple[str, ...]
+) -> tuple[Reading, Manifest, tuple[str, ...], tuple[str, ...]]:
     """Return what *content* says, the trusted keys that signed it, and warnings; raises TrustError if too few did.
 
     The received bytes are tried first, which needs no decoding of the entries; then the canonical bytes.
     """
+    if vouched_by and len({key.id for key in policy.keys} & set(vouched_by)) < policy.threshold:
+        _refuse("threshold", "it is vouched for by fewer of the trusted keys than must vouch", _SIGN_AGAIN)
     packed = read_packed(content)
     if packed is not None:
         try:
             head = parse_head(packed.document)
-            return packed, head, _signers(head, packed, policy), ()
+            return packed, head, vouched_by or _signers(head, packed, policy), ()
         except ManifestError:
             pass  # the strict reading decides
     reading = read_strictly(content)
     head = parse_head(reading.document)
     try:
-        return reading, head, _signers(head, reading, policy), ()
+        return reading, head, vouched_by or _signers(head, reading, policy), ()
     except TrustError as error:
         if policy.require_signature:
             if error.reason == "signature":
@@ -185,18 +197,18 @@ def _who_signed(signatures: list[bytes], keys: Iterable[TrustedKey], signed: byt
 
 
 def _decoded(head: Manifest) -> list[bytes]:
-    """Return the distinct signatures; raises TrustError when one cannot be one."""
+    """Return the signatures; raises TrustError when one cannot be one."""
     if len(head.signatures) > MAX_SIGNATURES:
         _refuse("signature", f"{len(head.signatures)} signatures, and {MAX_SIGNATURES} are allowed", _SIGN_AGAIN)
-    decoded: dict[bytes, None] = {}
+    decoded: list[bytes] = []
     for index, signature in enumerate(head.signatures):
         if signature.algorithm != "ed25519":
             _refuse("algorithm", f"signature {index + 1} is of another algorithm than ed25519", _SIGN_AGAIN)
         raw = decode_base64(signature.signature)
         if raw is None or len(raw) != 64:
             _refuse("signature", f"signature {index + 1} is not the base64 of 64 bytes", _SIGN_AGAIN)
-        decoded[raw] = None
-    return list(decoded)
+        decoded.append(raw)
+    return decoded
 
 
 def _refuse_dated_after_signing(head: Manifest, policy: TrustPolicy, document: Mapping[str, Any]) -> None:

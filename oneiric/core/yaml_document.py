@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
-from oneiric.core.document import DEPTH, finite, quoted, too_deep, whole
+from oneiric.core.json_document import DEPTH, finite, quoted, too_deep, whole
 from oneiric.errors import ManifestError
 
 YAML_VALUES: Final = 200_000

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from oneiric.core.candidate import Slot
 from oneiric.core.pulse import Pulse
 from oneiric.core.resolution import Bar
-from oneiric.errors import OneiricError
+from oneiric.errors import OneiricError, SwapFailedError
 from oneiric.lifecycle.instances import names
 from oneiric.lifecycle.live import Instance, LiveSlot
 from oneiric.lifecycle.manager import Manager
@@ -38,7 +38,7 @@ class HealthWatch:
     """Probes every live instance each ``lifecycle.health_interval``.
 
     Args:
-        changed: runs when a provider was quarantined or released, with its slot.
+        changed: runs when a provider was quarantined or released, or is ill for another reason, with its slot.
     """
 
     def __init__(
@@ -121,19 +121,25 @@ class HealthWatch:
     def _quarantine(self, live: LiveSlot, instance: Instance, complaint: str) -> None:
         place = (live.slot, instance.provider)
         if place in self._wards:
-            self._wards[place].reason = complaint
+            self._renew(live.slot, self._wards[place], complaint)
             return
         self._wards[place] = Ward(instance.build.identity, complaint, self._now(), live.pulse)
         told = names(live.slot, instance.provider)
         self._emit("candidate-quarantined", **told, error=complaint, failures=live.pulse.failures)
         self._changed(live.slot)
 
+    def _renew(self, slot: Slot[Any], ward: Ward, reason: str) -> None:
+        if ward.reason != reason:
+            ward.reason = reason
+            self._changed(slot)
+
     async def _try_again(self, live: LiveSlot, ward: Ward, provider: str) -> None:
         """Build and probe a quarantined provider off to the side."""
         try:
             await self._manager.swap(live.slot, SwapRequest(provider, by="health", dry_run=True))
         except OneiricError as error:
-            ward.reason = str(error)
+            if isinstance(error, SwapFailedError):  # else nobody tried: what serves is exclusive, or the runtime closes
+                self._renew(live.slot, ward, str(error.__cause__))
             ward.pulse = self._after(ward.pulse, healthy=False)
             return
         self.release(live.slot, provider)

@@ -128,7 +128,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             ),
             Event(
                 "digest-check-success",
-                "debug",
+                "info",
                 ("artifact", "expected_digest", "actual_digest"),
                 "an artifact is right",
             ),

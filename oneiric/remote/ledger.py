@@ -6,10 +6,10 @@ Every function here blocks.
 
 from __future__ import annotations
 
-import os
-import secrets
+import hashlib
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,15 +18,17 @@ import msgspec
 
 from oneiric.core.breaker import Breaker
 from oneiric.core.trust import Floor, VerifiedManifest
-from oneiric.errors import TrustError
+from oneiric.errors import OneiricError, TrustError
+from oneiric.remote import files
 
 FILE: Final = "remote.json"
+LOCK: Final = "remote.lock"
+_LIMIT_BYTES: Final = 1 << 20
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that is remembered; instants are None where nothing happened yet."""
 
-    version: int = 1
     source: str = ""
     url: str = ""
     floor: Floor | None = None
@@ -35,7 +37,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     manifest_version: int | None = None
     key_ids: tuple[str, ...] = ()
     registrations: dict[str, int] = {}
-    etag: str = ""
     successes: int = 0
     failures: int = 0
     consecutive_failures: int = 0
@@ -46,14 +47,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     breaker: dict[str, Any] = {}
 
 
-def accepted(record: Record, verified: VerifiedManifest, *, url: str, etag: str, now: datetime) -> Record:
+class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the file holds: a record as JSON, and the SHA-256 of that, by which damage is told from an older floor."""
+
+    sha256: str
+    record: msgspec.Raw
+
+
+def accepted(record: Record, verified: VerifiedManifest, *, url: str, now: datetime) -> Record:
     """Return the record once *verified* is accepted; its floor keeps older ones out from now on."""
     manifest = verified.manifest
     return msgspec.structs.replace(
         record,
         source=manifest.source,
         url=url,
-        etag=etag,
         floor=verified.floor,
         accepted_at=now,
         expires_at=manifest.expires_at,
@@ -63,10 +70,11 @@ def accepted(record: Record, verified: VerifiedManifest, *, url: str, etag: str,
     )
 
 
-def succeeded(record: Record, *, now: datetime, duration: float, breaker: Breaker) -> Record:
-    """Return the record after a round that went well."""
+def succeeded(record: Record, *, url: str, now: datetime, duration: float, breaker: Breaker) -> Record:
+    """Return the record after a round that went well, with the manifest from *url*."""
     return msgspec.structs.replace(
         record,
+        url=url,
         successes=record.successes + 1,
         consecutive_failures=0,
         last_sync_at=now,
@@ -102,33 +110,48 @@ class Ledger:
         Raises TrustError when the file is there and cannot be read as ours.
         """
         try:
-            return msgspec.json.decode(self.path.read_bytes(), type=Record)
+            with files.opened(self.path.parent) as here:
+                content = files.read(here, FILE, _LIMIT_BYTES)
+            return Record() if content is None else _decoded(content)
         except FileNotFoundError:
             return Record()
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        except OneiricError as error:
+            raise TrustError(error.message, reason="state", hint=error.hint) from error
+        except (OSError, msgspec.DecodeError, ValueError, RecursionError) as error:
             raise TrustError(
                 f"{self.path}, which keeps old manifests out, cannot be read: {error}",
                 reason="state",
                 hint=f"restore {self.path} from a backup, or remove it to accept any version the publisher signed",
             ) from error
 
-    def save(self, record: Record) -> None:
-        """Keep *record*: the old one or the new one, whenever the machine stops."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{FILE}.{secrets.token_hex(8)}")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(descriptor, "wb") as file:  # noqa: PTH123
-                file.write(msgspec.json.encode(record))
-                file.flush()
-                os.fsync(descriptor)
-            temporary.replace(self.path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep every other process from changing what is remembered, between a look at it and ``staged``."""
+        return files.locked(self.path.parent, LOCK)
+
+    @contextmanager
+    def staged(self, record: Record) -> Iterator[Callable[[], None]]:
+        """Get *record* to the disk; calling what is given makes it what is remembered. Hold the lock.
+
+        The old one stays, whenever the machine stops before that; raises OSError when the disk fails.
+        """
+        with files.opened(self.path.parent, make=True) as here:
+            files.sweep(here)
+            with files.staged(here, FILE, _encoded(record)) as commit:
+                yield commit
+
+    def update(self, change: Callable[[Record], Record]) -> None:
+        """Remember what *change* makes of what is remembered now; takes the lock."""
+        with self.lock(), self.staged(change(self.load())) as commit:
+            commit()
+
+
+def _encoded(record: Record) -> bytes:
+    content = msgspec.json.encode(record)
+    return msgspec.json.encode(_Kept(hashlib.sha256(content).hexdigest(), msgspec.Raw(content)))
+
+
+def _decoded(content: bytes) -> Record:
+    kept = msgspec.json.decode(content, type=_Kept)
+    if hashlib.sha256(kept.record).hexdigest() != kept.sha256:
+        raise ValueError("it is not what was written")
+    return msgspec.json.decode(kept.record, type=Record)

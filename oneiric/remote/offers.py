@@ -21,10 +21,10 @@ def offers(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> tuple[Candi
     """Return the candidates that *manifest* offers; an artifact is unloaded when the last thing made of it is gone.
 
     Args:
-        artifacts: the opened ones by digest.
+        artifacts: the opened ones by the names under which they are cached; the candidates take them over.
     """
     stack = manifest.source if is_name(manifest.source) else SOURCE
-    held = {digest: _Held(artifact) for digest, artifact in artifacts.items()}
+    held = {name: _Held(artifact) for name, artifact in artifacts.items()}
     return tuple(_candidate(entry, stack, held) for entry in manifest.entries)
 
 
@@ -68,8 +68,9 @@ def _factory(entry: Entry, held: Mapping[str, _Held]) -> Deferred:
     path = entry.factory
     if entry.uri is None or entry.sha256 is None:
         return Deferred(path, lambda: _installed(path))
-    artifact = held.get(entry.sha256)
-    name = f"{artifact_name(entry.sha256, entry.uri)}/{path}"
+    cached = artifact_name(entry.sha256, entry.uri)
+    artifact = held.get(cached)
+    name = f"{cached}/{path}"
     return Deferred(name, lambda: artifact.load(path) if artifact is not None else _refuse(name))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from oneiric.core.config import RemoteSettings
 from oneiric.core.keys import TrustedKey, parse_key
 from oneiric.core.trust import TrustPolicy
-from oneiric.errors import ConfigError, ManifestError, Problem
+from oneiric.errors import ConfigError, Problem
 
 _LIMIT_BYTES = 65_536
 
@@ -23,10 +23,12 @@ def trust_policy(settings: RemoteSettings) -> TrustPolicy:
         try:
             key = read_key(text)
             keys[key.id] = key
-        except (ManifestError, OSError, ValueError) as error:
-            what = getattr(error, "strerror", None) or str(error)
-            accepted = "base64 of 32 bytes, hex, PEM, or the path of a file with one of these"
-            problems.append(Problem("remote.public_key", f"{text[:60]!r} is not a public key: {what}", accepted))
+        except ConfigError as error:
+            what = f"{_shown(text)} {error.problems[0].what}"
+            problems.append(Problem("remote.public_key", what, f"{error.problems[0].accepted}; or a file's path"))
+        except (OSError, ValueError) as error:
+            what = f"{_shown(text)}: {getattr(error, 'strerror', None) or 'is no text'}"
+            problems.append(Problem("remote.public_key", what, "the path of a file that can be read"))
     if keys and settings.signature_threshold > len(keys):
         what = f"signature_threshold is {settings.signature_threshold}, and there are {len(keys)} distinct keys"
         problems.append(Problem("remote.signature_threshold", what, f"at most {len(keys)}"))
@@ -44,6 +46,13 @@ def trust_policy(settings: RemoteSettings) -> TrustPolicy:
         max_manifest_bytes=settings.max_manifest_bytes,
         max_artifact_bytes=settings.max_artifact_bytes,
     )
+
+
+def _shown(text: str) -> str:
+    """Return *text* if it reads like a path; a key, perhaps a private one in the wrong place, is not repeated."""
+    if len(text) > 255 or not Path(text).suffix:
+        return "a value"
+    return repr(text) if Path(text).is_file() else f"{text!r} is no file, and"
 
 
 def read_key(text: str) -> TrustedKey:

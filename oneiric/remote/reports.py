@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from oneiric.core.manifest import Manifest
+from oneiric.errors import ManifestError, OneiricError
+from oneiric.observability.describe import describe
+
+SIGNATURE_REASONS: Final = ("signature", "unsigned", "threshold", "algorithm", "timestamps", "no-key")
+"""Reasons of a TrustError that say: this is not signed by whom we trust."""
 
 Outcome = Literal["success", "unchanged", "skipped"]
 
@@ -52,3 +57,20 @@ def report_of(manifest: Manifest, outcome: Outcome, url: str, *, warnings: tuple
         registrations=dict(Counter(entry.domain for entry in manifest.entries)),
         warnings=warnings,
     )
+
+
+def reason_of(error: Exception) -> str:
+    """Return why, in one word of a closed set."""
+    if isinstance(error, OSError):
+        return "disk"
+    reason: str = getattr(error, "reason", "config" if isinstance(error, OneiricError) else "internal")
+    return reason
+
+
+def words_of(error: Exception) -> str:
+    """Return *error* as logs carry it: its category, its class and what it says."""
+    if isinstance(error, ManifestError):
+        category = "signature" if error.reason in SIGNATURE_REASONS else error.reason
+        category = category if category in ("signature", "digest") else "manifest"
+        return f"{category}: {type(error).__name__}: {error}"
+    return str(error) if isinstance(error, OneiricError) else describe(error)

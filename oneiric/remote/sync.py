@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import msgspec
@@ -23,34 +24,49 @@ from oneiric.core.candidate import Candidate
 from oneiric.core.config import RemoteSettings
 from oneiric.core.manifest import Manifest
 from oneiric.core.retry import Retry
-from oneiric.core.trust import Floor, TrustPolicy, VerifiedManifest, require_fresh, verify_manifest
+from oneiric.core.trust import Floor, TrustPolicy, VerifiedManifest, require_fresh
 from oneiric.errors import ConfigError, FetchError, ManifestError, OneiricError, Problem, TrustError
 from oneiric.observability.describe import describe
 from oneiric.observability.logs import Emit
 from oneiric.remote import ledger
 from oneiric.remote.artifact import Artifact
 from oneiric.remote.cache import Cache
-from oneiric.remote.collect import Collector
+from oneiric.remote.collect import Collector, Progress, release
+from oneiric.remote.engines import open_source
 from oneiric.remote.fetch import Fetched, Fetcher, NotModified
 from oneiric.remote.ledger import Ledger, Record
 from oneiric.remote.offers import SOURCE, offers
-from oneiric.remote.reports import SyncReport, report_of
+from oneiric.remote.pinned import is_tuf, verify_kept
+from oneiric.remote.reports import SIGNATURE_REASONS, SyncReport, reason_of, report_of, words_of
+from oneiric.remote.source import Source, policy_for, verify
 from oneiric.remote.urls import allowed_by, printable
 
 Publish = Callable[[tuple[Candidate[Any], ...]], Awaitable[None]]
 """Makes candidates the remote source's whole offer."""
-_SIGNATURE_REASONS: Final = ("signature", "unsigned", "threshold", "algorithm", "timestamps", "no-key")
+
+
+class _Judge(Protocol):
+    """Verifies what was fetched; as ``verify``."""
+
+    def __call__(self, *, floor: Floor | None, now: datetime) -> VerifiedManifest:
+        """Return the verified manifest."""
+        ...
 
 
 class _InForce(NamedTuple):
-    """What this process published last: without its entries, and what the cache looked like then."""
+    """What this process published last, without its entries; where it came from, and what the cache looked like then.
+
+    ``cached`` is None where the cache did not have all of it.
+    """
 
     head: Manifest
     digest: str
     policy: TrustPolicy
     floor: Floor
-    cached: object
     report: SyncReport
+    place: str
+    etag: str | None
+    cached: object
 
 
 class Syncer:
@@ -62,6 +78,7 @@ class Syncer:
         publish: receives the candidates of an accepted manifest; None where nobody takes them (the command line alone).
         token: the bearer token for the manifest's own origin.
         fetcher: makes a fetcher.
+        progress: is told about every artifact that is here.
     """
 
     def __init__(
@@ -77,6 +94,7 @@ class Syncer:
         fetcher: Callable[..., Fetcher] = Fetcher,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         chance: Callable[[], float] = random.random,
+        progress: Progress = lambda _here, _all: None,
     ) -> None:
         self._settings = settings
         self._policy = policy
@@ -88,6 +106,7 @@ class Syncer:
         self._fetcher = fetcher
         self._now = now
         self._chance = chance
+        self._progress = progress
         self._turn = anyio.Lock()
         self._breaker: Breaker | None = None
         self._in_force: _InForce | None = None
@@ -96,10 +115,7 @@ class Syncer:
         """Return the breaker as the settings and *record* have it; a restart lets one round through at once."""
         settings = self._settings()
         known = self._breaker or Breaker.from_record(record.breaker).restarted()
-        self._breaker = replace(
-            known, failure_threshold=settings.failure_threshold, reset_timeout=settings.reset_timeout
-        )
-        return self._breaker
+        return replace(known, failure_threshold=settings.failure_threshold, reset_timeout=settings.reset_timeout)
 
     # Rounds
 
@@ -112,28 +128,38 @@ class Syncer:
         async with self._turn:
             settings = self._settings()
             content = await to_thread.run_sync(self._cache.read_manifest, settings.max_manifest_bytes)
-            if not content:
+            if content is None:
                 return None
             record = await to_thread.run_sync(self._ledger.load)
             place = record.url or settings.manifest_url or ""
             policy = await to_thread.run_sync(self._policy, settings)
             verified, stale = await self._verify_cached(content, record, place, policy)
-            artifacts = await self._collector(settings, place, None).collect(verified.manifest.entries)
-            report = report_of(verified.manifest, "success", printable(place), warnings=stale)
-            await self._put_in_force(verified, artifacts, policy, report)
-            return report
+            artifacts = await self._collector(settings, None).collect(verified.manifest.entries)
+            try:
+                report = report_of(verified.manifest, "success", printable(place), warnings=verified.warnings)
+                if verified.floor != record.floor and not stale:  # a crash, or a loss of the state, came in between
+                    now = self._now()
+                    await self._save(lambda last: ledger.accepted(last, verified, url=report.url, now=now))
+                await self._put_in_force(verified, artifacts, policy=policy, report=report, place=place, etag=None)
+            finally:
+                release(artifacts)
+            return replace(report, warnings=(*stale, *report.warnings))
 
     async def _verify_cached(
         self, content: bytes, record: Record, place: str, policy: TrustPolicy
     ) -> tuple[VerifiedManifest, tuple[str, ...]]:
-        now = self._now()
+        now, settings = self._now(), self._settings()
+        again = partial(verify_kept, content, record=record, place=place, settings=settings, policy=policy)
         try:
-            return await self._verify(content, record, place, policy, now), ()
+            return await to_thread.run_sync(partial(again, now=now)), ()
         except TrustError as error:
-            since = (now - record.expires_at).total_seconds() if record.expires_at is not None else None
-            if error.reason != "expired" or since is None or since > self._settings().max_stale:
+            expired_at = _expired_at(record, policy)
+            since = -1.0 if expired_at is None else (now - expired_at).total_seconds()
+            if error.reason != "expired" or not 0 <= since <= settings.max_stale:
                 raise
-            fresh = await self._verify(content, record, place, policy, record.accepted_at or now)
+            fresh = await to_thread.run_sync(partial(again, now=record.accepted_at or now))
+            if record.floor is None or fresh.floor.digest != record.floor.digest:  # not the one that was accepted then
+                raise
             return fresh, (f"stale: it expired {since:.0f} s ago, and remote.max_stale allows that at a start",)
 
     async def sync(self, url: str | None = None, *, force: bool = False, dry_run: bool = False) -> SyncReport:
@@ -154,37 +180,57 @@ class Syncer:
                     Problem("remote.manifest_url", "is not set, and no --manifest was given"),
                     hint="oneiric remote-sync --manifest https://..., or set remote.manifest_url in settings/app.yml",
                 )
-            record = await to_thread.run_sync(self._ledger.load)
-            self._breaker, permit = self.breaker(record).ask(self._now(), force=force)
-            if permit is Permit.REFUSED:
-                wait = self._breaker.wait(self._now())
-                return SyncReport(
-                    "skipped", printable(place), reason=f"the circuit breaker is open for {wait:.0f} s more"
-                )
-            return await self._counted(settings, place, record, permit, dry_run=dry_run)
+            record = await self._remembered(place)
+            with self._located(place):
+                if dry_run:  # a rehearsal counts for nothing: not in the ledger, not for the breaker, not as evidence
+                    started = anyio.current_time()
+                    report = await self._round(settings, place, record, dry_run=True)
+                    return replace(report, duration=anyio.current_time() - started, dry_run=True)
+                self._breaker, permit = self.breaker(record).ask(self._now(), force=force)
+                if permit is Permit.REFUSED:
+                    wait = self._breaker.wait(self._now())
+                    reason = f"the circuit breaker is open for {wait:.0f} s more"
+                    return SyncReport("skipped", printable(place), reason=reason)
+                return await self._counted(settings, place, record, permit)
 
-    async def _counted(
-        self, settings: RemoteSettings, place: str, record: Record, permit: Permit, *, dry_run: bool
-    ) -> SyncReport:
+    async def _remembered(self, place: str) -> Record:
+        """Return what the ledger has; that it cannot be read is reported, for nothing is fetched until it can be."""
+        try:
+            return await to_thread.run_sync(self._ledger.load)
+        except TrustError as error:
+            self._report_failure(Record(), place, error, 0.0, self.breaker(Record()))
+            raise
+
+    @contextmanager
+    def _located(self, place: str) -> Iterator[None]:
+        """Have every error say which check failed and where, as a FetchError does by itself."""
+        try:
+            yield
+        except ManifestError as error:
+            error.message = f"{error.reason}: {printable(place)}: {error.message}"
+            raise
+        except OSError as error:
+            hint = f"df -h {self._cache.directory}"
+            raise OneiricError(f"{self._cache.directory}: {error.strerror or error}", hint=hint) from error
+
+    async def _counted(self, settings: RemoteSettings, place: str, record: Record, permit: Permit) -> SyncReport:
         """Carry out one round and count how it went; one that is cancelled proves nothing."""
         started, before = anyio.current_time(), self.breaker(record).state(self._now())
         outcome: Breaker | None = None
         try:
-            report, accepted = await self._round(settings, place, record, dry_run=dry_run)
+            report = await self._round(settings, place, record)
             report = replace(report, duration=anyio.current_time() - started)
             outcome = self.breaker(record).succeeded()
-            if not dry_run:
-                done = ledger.succeeded(accepted, now=self._now(), duration=report.duration, breaker=outcome)
-                await self._save(done)
-                self._tell(report)
+            count = partial(ledger.succeeded, url=report.url, duration=report.duration, breaker=outcome)
+            await self._save(partial(count, now=self._now()))
+            self._tell(report)
             return report
-        except (OneiricError, OSError) as error:
-            outcome = self.breaker(record).failed(self._now(), permit)
+        except Exception as error:  # whatever it is, it is counted, or nobody would know that nothing is synchronised
+            outcome = outcome or self.breaker(record).failed(self._now(), permit)
             duration = anyio.current_time() - started
-            await self._save(self._report_failure(record, place, error, duration, outcome))
-            if isinstance(error, OSError):
-                hint = f"df -h {self._cache.directory}"
-                raise OneiricError(f"{self._cache.directory}: {error.strerror or error}", hint=hint) from error
+            text = self._report_failure(record, place, error, duration, outcome)
+            count = partial(ledger.failed, duration=duration, breaker=outcome, error=text)
+            await self._save(partial(count, now=self._now()))
             raise
         finally:
             self._breaker = outcome if outcome is not None else self.breaker(record).withdrawn(permit)
@@ -193,40 +239,52 @@ class Syncer:
                 self._emit("circuit-breaker-changed", source=SOURCE, state=after.value, previous=before.value)
 
     async def _round(
-        self, settings: RemoteSettings, place: str, record: Record, *, dry_run: bool
-    ) -> tuple[SyncReport, Record]:
+        self, settings: RemoteSettings, place: str, record: Record, *, dry_run: bool = False
+    ) -> SyncReport:
         policy = await to_thread.run_sync(self._policy, settings)
-        cached = await to_thread.run_sync(self._cache.fingerprint)
-        current = self._in_force if self._in_force is not None and self._in_force[2:5:2] == (policy, cached) else None
-        known = current is not None or await to_thread.run_sync(self._cache.has_manifest)
-        async with self._fetcher(
-            idle_timeout=settings.timeout,
-            allow=allowed_by(settings.allowed_hosts),
-            allow_plain_http=settings.allow_plain_http,
-        ) as fetcher:
-            etag = record.etag if known and record.url == printable(place) else ""
-            fetched, place = await self._fetch(fetcher, settings, place, etag or None)
-            tag = (fetched.etag or "") if isinstance(fetched, Fetched) else etag
-            if current is not None and await self._is_current(fetched, current):
-                require_fresh(current.head, policy, floor=current.floor, now=self._now())
-                return replace(current.report, outcome="unchanged", fetched=0), msgspec.structs.replace(
-                    record, etag=tag, url=printable(place)
+        current = await self._current(policy, record)
+        artifacts: dict[str, Artifact] = {}
+        try:
+            async with self._fetcher(
+                idle_timeout=settings.timeout,
+                allow=allowed_by(settings.allowed_hosts),
+                allow_plain_http=settings.allow_plain_http,
+            ) as fetcher:
+                source = await to_thread.run_sync(
+                    partial(open_source, place, fetcher, settings=settings, cache=self._cache, token=self._token)
                 )
-            content = await self._content(fetched, settings)
-            verified = await self._verify(content, record, place, policy, self._now())
-            collector = self._collector(settings, place, fetcher)
-            artifacts = await collector.collect(verified.manifest.entries, keep=not dry_run)
-        report = report_of(verified.manifest, "success", printable(place), warnings=verified.warnings)
-        report = replace(report, fetched=collector.fetched)
-        accepted = ledger.accepted(record, verified, url=printable(place), etag=tag, now=self._now())
-        if dry_run:
-            for artifact in artifacts.values():
-                artifact.release()
-            return replace(report, dry_run=True), record
-        with anyio.CancelScope(shield=True):  # what is kept is also published
-            await to_thread.run_sync(self._keep, content, accepted)
-            await self._put_in_force(verified, artifacts, policy, report)
-        return report, accepted
+                etag = current.etag if current is not None and current.place == place else None
+                fetched, place = await self._fetch(source, settings, place, etag)
+                if current is not None and await self._is_current(fetched, current):
+                    return self._unchanged(current, fetched, policy, place)
+                if not isinstance(fetched, Fetched):
+                    what = f"http: {printable(place)}: 304 without being asked for it"
+                    raise FetchError(what, reason="http")
+                judge = partial(verify, fetched, place=place, policy=policy)
+                verified = await to_thread.run_sync(partial(judge, floor=record.floor, now=self._now()))
+                collector = self._collector(settings, source)
+                artifacts = await collector.collect(verified.manifest.entries, keep=not dry_run)
+            report = report_of(verified.manifest, "success", printable(place), warnings=verified.warnings)
+            report = replace(report, fetched=collector.fetched)
+            if dry_run:
+                return report
+            with anyio.CancelScope(shield=True):  # what is kept is also published
+                keep = partial(self._keep, fetched.content, verified, judge=judge, before=record.floor, url=report.url)
+                verified = await to_thread.run_sync(keep)
+                await self._put_in_force(
+                    verified, artifacts, policy=policy, report=report, place=place, etag=fetched.etag
+                )
+            return report
+        finally:
+            release(artifacts)
+
+    async def _current(self, policy: TrustPolicy, record: Record) -> _InForce | None:
+        """Return what is in force, if it is the same as what is remembered, cached and asked for by the settings."""
+        current = self._in_force
+        if current is None or (current.policy, current.floor) != (policy, record.floor):
+            return None
+        cached = await to_thread.run_sync(self._cache.fingerprint)
+        return current if current.cached == cached else None
 
     async def _is_current(self, fetched: Fetched | NotModified, current: _InForce) -> bool:
         if isinstance(fetched, NotModified):
@@ -234,27 +292,24 @@ class Syncer:
         digest = await to_thread.run_sync(lambda: hashlib.sha256(fetched.content).hexdigest())
         return digest == current.digest
 
-    async def _content(self, fetched: Fetched | NotModified, settings: RemoteSettings) -> bytes:
-        if isinstance(fetched, Fetched):
-            return fetched.content
-        return await to_thread.run_sync(self._cache.read_manifest, settings.max_manifest_bytes) or b""
+    def _unchanged(
+        self, current: _InForce, fetched: Fetched | NotModified, policy: TrustPolicy, place: str
+    ) -> SyncReport:
+        """Leave in force what is; it may have expired meanwhile."""
+        require_fresh(current.head, policy_for(fetched, policy), floor=current.floor, now=self._now())
+        etag = fetched.etag if isinstance(fetched, Fetched) else current.etag
+        self._in_force = current._replace(place=place, etag=etag)
+        return replace(current.report, outcome="unchanged", url=printable(place), fetched=0)
 
     async def _fetch(
-        self, fetcher: Fetcher, settings: RemoteSettings, place: str, etag: str | None
+        self, source: Source, settings: RemoteSettings, place: str, etag: str | None
     ) -> tuple[Fetched | NotModified, str]:
         """Fetch the manifest from the first place that gives it; each is asked again while its failure may pass."""
         failures: list[FetchError] = []
-        for url in dict.fromkeys((place, *settings.mirrors)):
-            ask = partial(
-                fetcher.fetch,
-                url,
-                limit_bytes=settings.max_manifest_bytes,
-                deadline=settings.timeout,
-                etag=etag if url == place else None,
-                token=self._token(),
-            )
+        mirrors = (url for url in settings.mirrors if is_tuf(url) == is_tuf(place))
+        for url in dict.fromkeys((place, *mirrors)):
             try:
-                return await self._patiently(ask), url
+                return await self._patiently(partial(source.manifest, url, etag=etag if url == place else None)), url
             except FetchError as error:
                 failures.append(error)
         raise failures[0]
@@ -272,56 +327,68 @@ class Syncer:
                 await anyio.sleep(wait)
                 attempt += 1
 
-    async def _verify(
-        self, content: bytes, record: Record, place: str, policy: TrustPolicy, now: datetime
-    ) -> VerifiedManifest:
-        return await to_thread.run_sync(
-            partial(verify_manifest, content, policy=policy, floor=record.floor, now=now, url=place)
-        )
-
-    def _collector(self, settings: RemoteSettings, place: str, fetcher: Fetcher | None) -> Collector:
+    def _collector(self, settings: RemoteSettings, source: Source | None) -> Collector:
         return Collector(
             cache=self._cache,
-            fetcher=fetcher,
-            manifest_url=place,
+            source=source,
             limit_bytes=settings.max_artifact_bytes,
             patiently=self._patiently,
-            token=self._token,
             emit=self._emit,
             now=self._now,
+            progress=self._progress,
         )
 
     # What follows
 
-    def _keep(self, content: bytes, accepted: Record) -> None:
-        """Keep an accepted manifest; the floor first, so that a crash in between can only be too strict."""
-        with self._cache.lock():
-            self._ledger.save(accepted)
-            self._cache.write_manifest(content)
+    def _keep(
+        self, content: bytes, verified: VerifiedManifest, *, judge: _Judge, before: Floor | None, url: str
+    ) -> VerifiedManifest:
+        """Keep a manifest that was verified against the floor *before*; return it as it is accepted.
+
+        The floor goes last: after a crash in between the next start verifies what is cached, and takes its floor over.
+        """
+        with self._cache.lock(), self._ledger.lock():
+            record = self._ledger.load()
+            if record.floor != before:  # another process accepted one meanwhile
+                verified = judge(floor=record.floor, now=self._now())
+            with self._ledger.staged(ledger.accepted(record, verified, url=url, now=self._now())) as commit:
+                self._cache.write_manifest(content)
+                commit()
+        return verified
 
     async def _put_in_force(
-        self, verified: VerifiedManifest, artifacts: dict[str, Artifact], policy: TrustPolicy, report: SyncReport
+        self,
+        verified: VerifiedManifest,
+        artifacts: dict[str, Artifact],
+        *,
+        policy: TrustPolicy,
+        report: SyncReport,
+        place: str,
+        etag: str | None,
     ) -> None:
+        """Publish what *verified* offers; the candidates take the artifacts over."""
+        names = set(artifacts)
         candidates = await to_thread.run_sync(offers, verified.manifest, artifacts)
+        artifacts.clear()
         if self._publish is not None:
             await self._publish(candidates)
         head = msgspec.structs.replace(verified.manifest, entries=())
         cached = await to_thread.run_sync(self._cache.fingerprint)
-        self._in_force = _InForce(head, verified.digest, policy, verified.floor, cached, report)
+        if not names <= set(await to_thread.run_sync(self._cache.names)):
+            cached = None
+        self._in_force = _InForce(head, verified.digest, policy, verified.floor, report, place, etag, cached)
 
-    async def _save(self, record: Record) -> None:
+    async def _save(self, change: Callable[[Record], Record]) -> None:
         """Keep the counters; a full disk is reported and stops nothing."""
         try:
-            await to_thread.run_sync(self._ledger.save, record)
-        except OSError as error:
+            await to_thread.run_sync(self._ledger.update, change)
+        except (OneiricError, OSError) as error:
             self._emit("state-degraded", error=f"{self._ledger.path}: {describe(error)}")
 
-    def _report_failure(
-        self, record: Record, place: str, error: OneiricError | OSError, duration: float, breaker: Breaker
-    ) -> Record:
-        reason = getattr(error, "reason", "") or ("disk" if isinstance(error, OSError) else "config")
-        text = _words(error)
-        if reason in _SIGNATURE_REASONS:
+    def _report_failure(self, record: Record, place: str, error: Exception, duration: float, breaker: Breaker) -> str:
+        """Report *error*; return its words."""
+        reason, text = reason_of(error), words_of(error)
+        if reason in SIGNATURE_REASONS:
             self._emit("signature-verification-failed", source=SOURCE, key_id="", error=text)
         self._emit(
             "remote-sync-error",
@@ -333,7 +400,7 @@ class Syncer:
             circuit_breaker=breaker.state(self._now()).value,
             duration_ms=round(duration * 1000, 3),
         )
-        return ledger.failed(record, now=self._now(), duration=duration, breaker=breaker, error=text)
+        return text
 
     def _tell(self, report: SyncReport) -> None:
         self._emit(
@@ -350,10 +417,8 @@ class Syncer:
             self._emit("remote-sync-warning", source=SOURCE, url=report.url, error=warning)
 
 
-def _words(error: OneiricError | OSError) -> str:
-    """Return *error* as logs carry it: its category, its class and what it says."""
-    if isinstance(error, ManifestError):
-        category = "signature" if error.reason in _SIGNATURE_REASONS else error.reason
-        category = category if category in ("signature", "digest") else "manifest"
-        return f"{category}: {type(error).__name__}: {error}"
-    return str(error) if isinstance(error, OneiricError) else describe(error)
+def _expired_at(record: Record, policy: TrustPolicy) -> datetime | None:
+    """Return when the manifest that was accepted last expired, or will; None where it never does."""
+    signed_at = record.floor.signed_at if record.floor is not None else None
+    too_old_at = None if policy.max_age is None or signed_at is None else signed_at + timedelta(seconds=policy.max_age)
+    return min((at for at in (record.expires_at, too_old_at) if at is not None), default=None)

@@ -22,7 +22,6 @@ from oneiric.errors import FetchError
 from oneiric.remote.urls import is_link_local, printable, refusal, to_address
 
 _HEADERS: Final = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "oneiric"}
-_ONE_SHOT: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
 _DIRECT: Final = ("all://localhost", "all://127.0.0.0/8", "all://[::1]")
 _MAX_WORDS: Final = 200
 
@@ -49,7 +48,6 @@ def open_client(*, idle_timeout: float, ssl_context: ssl.SSLContext | None = Non
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             verify=ssl_context,
             timeout=httpx2.Timeout(idle_timeout),
-            limits=_ONE_SHOT,
             mounts=dict.fromkeys(_DIRECT),
         )
     except (ImportError, ValueError, httpx2.InvalidURL):

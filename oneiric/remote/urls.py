@@ -52,7 +52,7 @@ def printable(url: str) -> str:
     start = f"{parts.scheme}:" if parts.scheme else ""
     if host is not None:
         text = f"{start}//{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}{parts.path}"
-    elif parts.netloc or parts.scheme not in ("", "file"):
+    elif parts.netloc or parts.scheme not in ("", "file", "tuf+file"):
         return "<malformed URL>"
     else:
         text = f"{start}//{parts.path}" if start else parts.path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,12 +14,13 @@ from oneiric.config.secrets import resolve_references
 from oneiric.core.breaker import BreakerState
 from oneiric.core.candidate import Candidate
 from oneiric.core.config import AppSettings
-from oneiric.errors import OneiricError
 from oneiric.observability.logs import Emit
 from oneiric.remote.cache import Cache
+from oneiric.remote.collect import Progress
 from oneiric.remote.ledger import Ledger, Record
 from oneiric.remote.offers import SOURCE
 from oneiric.remote.policy import trust_policy
+from oneiric.remote.reports import reason_of, words_of
 from oneiric.remote.sync import Publish, Syncer
 from oneiric.runtime.runtime import Runtime
 
@@ -33,6 +33,7 @@ def syncer(
     emit: Emit,
     environ: Mapping[str, str],
     publish: Publish | None = None,
+    progress: Progress = lambda _here, _all: None,
 ) -> Syncer:
     """Return a syncer on the cache and the state directory that the settings name when it is made."""
     app = settings()
@@ -49,6 +50,7 @@ def syncer(
         emit=emit,
         publish=publish,
         token=token,
+        progress=progress,
     )
 
 
@@ -85,17 +87,15 @@ class Delivery:
         return facts(self.syncer, self._runtime.settings.app)
 
     def wake(self) -> None:
-        """Begin the next round now: the settings changed."""
+        """Begin the next round now, or after the one under way: the settings changed."""
         self._woken.set()
-        self._woken = anyio.Event()
 
     async def restore(self) -> None:
         """Offer what the cache has; what is no longer acceptable is reported and not offered."""
         try:
             report = await self.syncer.restore()
-        except (OneiricError, OSError) as error:
-            reason = getattr(error, "reason", "disk")
-            self._runtime.emit("remote-restore-failed", source=SOURCE, error=str(error), reason=reason)
+        except Exception as error:  # the daemon starts, whatever it finds in its cache
+            self._runtime.emit("remote-restore-failed", source=SOURCE, error=words_of(error), reason=reason_of(error))
             return
         if report is not None:
             self._runtime.emit(
@@ -110,10 +110,18 @@ class Delivery:
     async def run(self) -> None:
         """Synchronise for ever; every failure is reported and waited out."""
         while True:
-            remote = self._runtime.settings.app.remote
-            if remote.manifest_url is not None:
-                with suppress(OneiricError):  # reported by the syncer
-                    await self.syncer.sync()
+            self._woken = anyio.Event()  # whatever wakes us from here on wants another round
+            asked = await self._round()
             spread = 1 + _JITTER * (2 * random.random() - 1)  # noqa: S311 - spreads load, hides nothing
-            with anyio.move_on_after(remote.refresh_interval * spread):
+            with anyio.move_on_after(max(self._runtime.settings.app.remote.refresh_interval * spread, asked)):
                 await self._woken.wait()
+
+    async def _round(self) -> float:
+        """Synchronise, if there is where from; return the seconds for which the server asks not to be asked again."""
+        if self._runtime.settings.app.remote.manifest_url is None:
+            return 0.0
+        try:
+            await self.syncer.sync()
+        except Exception as error:  # reported by the syncer
+            return getattr(error, "retry_after", None) or 0.0
+        return 0.0

@@ -13,7 +13,7 @@ class Notifier:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         microseconds = environ.get("WATCHDOG_USEC", "")
-        self.watchdog_interval = int(microseconds) / 2_000_000 if microseconds.isdigit() else 0.0
+        self.watchdog_interval = int(microseconds) / 2_000_000 if microseconds.isdecimal() else 0.0
         """Seconds between signs of life: half of what systemd allows; 0 where it wants none."""
 
     def send(self, *lines: str) -> None:

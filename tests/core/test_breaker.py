@@ -159,6 +159,10 @@ def test_record_that_is_damaged_gives_a_breaker_that_works(record: dict[str, Any
     assert breaker.ask(NOW, force=True)[1].is_granted
 
 
+def test_record_with_an_instant_of_no_zone_gives_a_breaker_that_may_try() -> None:
+    assert Breaker.from_record({"failures": 3, "opened_at": "2026-01-01T00:00:00"}).ask(NOW)[1] is Permit.PROBE
+
+
 class AgainstTheRules(RuleBasedStateMachine):
     """Random callers against the breaker, compared with the rules kept as plain facts."""
 

@@ -14,7 +14,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from oneiric.core.document import DEPTH, JSON_VALUES, read_document, read_json
+from oneiric.core.document import read_document
+from oneiric.core.json_document import DEPTH, JSON_VALUES, read_json
 from oneiric.core.yaml_document import YAML_VALUES
 from oneiric.errors import ManifestError
 
@@ -160,6 +161,16 @@ def test_document_that_could_surprise_is_refused(content: str | bytes, words: st
     assert words in refusal(content)
 
 
+@pytest.mark.parametrize("depth", [40, 900])
+def test_duplicate_key_is_named_also_where_it_lies_too_deep_to_look_for(depth: int) -> None:
+    assert refusal('{"x":' + "[" * depth + '{"a":1,"a":2}' + "]" * depth + "}") == "duplicate key 'a'"
+
+
+def test_duplicate_key_is_found_in_a_long_document() -> None:
+    rows = '{"a":{"b":1}},\n' * 100_000
+    assert refusal('{"entries":[' + rows + '{"a":{"b":1,\n"b":2}}]}') == "line 100002: duplicate key 'b'"
+
+
 def test_message_repeats_no_more_than_a_line_of_what_was_written() -> None:
     assert len(refusal('{"' + "a" * 5000 + '":1,"' + "a" * 5000 + '":1}')) < 150
 
@@ -204,6 +215,7 @@ BOMBS = {
     "sexagesimal": b"a: " + b"1:" * 3_000 + b"1",
     "hexadecimal": b"a: 0x" + b"f" * 1_000_000,
     "quotes": b'{"' + b'\\"' * 500_000,
+    "one mapping of many keys": b'{"a":1,' + b",".join(b'"%d":1' % number for number in range(5_000)) + b',"a":1}',
     "commas": b'{"a":[' + b"1," * 5_000_000,
 }
 

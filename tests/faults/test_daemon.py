@@ -1,4 +1,4 @@
-"""The daemon as a process among others: signals, clocks, descriptors, memory, a log nobody can write, code that blocks."""
+"""The daemon as a process: signals, clocks, descriptors, memory, a log nobody can write, code that blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from oneiric.api.client import RemoteError
 from oneiric.runtime.state import StateStore
 from tests.harness.daemon import Daemon, running, wait_until
 from tests.harness.faults import faked_clock, full, limit, require, tmpfs
-from tests.harness.hazards import APP, CACHE, CANDIDATES, hazardous, swap_to
+from tests.harness.hazards import APP, CACHE, CANDIDATES, at_work, swap_to
 
 BOUND = 10.0  # seconds within which the daemon ends here: its own bounds are 1 s each, the rest is a busy machine's
 
@@ -74,7 +74,7 @@ def test_sigterm_before_the_daemon_serves_ends_the_start(place: Path) -> None:
     (place / "settings" / "adapters.yml").write_text(CANDIDATES.replace("cache: memory", "cache: gated"))
     os.mkfifo(place / "gate")
     daemon = Daemon(place)
-    with (place / "gate").open("w"):  # opens once the factory is at work, which it is until this block ends
+    with at_work(place):
         _, seconds = stopped(daemon, signal.SIGTERM)
     daemon.stop()
     assert seconds < BOUND
@@ -86,7 +86,7 @@ def test_sigterm_is_heard_while_a_reload_takes_its_time(place: Path) -> None:
     with running(place, "--no-watch") as daemon:
         (place / "settings" / "adapters.yml").write_text(CANDIDATES.replace("cache: memory", "cache: gated"))
         daemon.signal(signal.SIGHUP)
-        with (place / "gate").open("w"):
+        with at_work(place):
             _, seconds = stopped(daemon, signal.SIGTERM)
     assert seconds < BOUND
 
@@ -121,7 +121,7 @@ def test_frozen_daemon_goes_on_where_it_was(place: Path) -> None:
         daemon.signal(signal.SIGCONT)
         connection.settimeout(20)
         assert connection.recv(15) == b"HTTP/1.1 200 OK"
-        daemon.wait_event("swap-complete", provider="redis")
+        daemon.wait_event("config-changed")
         happened = Counter(event["event"] for event in daemon.events)
     assert (happened["swap-complete"], happened["config-changed"], happened["task-failed"]) == (1, 1, 0)
 
@@ -129,7 +129,7 @@ def test_frozen_daemon_goes_on_where_it_was(place: Path) -> None:
 # The clock
 
 
-@pytest.mark.parametrize("jump", ["+1h", "-1d", "+400d"])
+@pytest.mark.parametrize("jump", ["+1h", "-1d"])
 def test_clock_that_jumps_disturbs_nothing_but_dates(jump: str, place: Path, tmp_path: Path) -> None:
     environ = faked_clock(tmp_path / "clock")
     with running(place, environ=environ) as daemon:
@@ -218,12 +218,13 @@ def test_daemon_without_memory_for_a_thread_goes_on_and_recovers(place: Path) ->
             with suppress(RemoteError):
                 daemon.client.post("/v1/swap", swap_to("stranger"))
             daemon.signal(signal.SIGHUP)
-            assert serving(daemon)[1] == "ready"
+            wait_until(lambda: serving(daemon)[1] == "ready", "the slot is ready, whoever fills it")
+        starved = "can't start new thread" in daemon.output
         limit(daemon.process.pid, "as", "unlimited:")
         wait_until(lambda: serving(daemon) == ("redis", "ready"), "the new settings are applied", timeout=60)
         wait_until(lambda: daemon.degraded == "", "all is well again", timeout=60)
         code, _ = stopped(daemon, signal.SIGTERM)
-    assert code == 0
+    assert (starved, code) == (True, 0)
 
 
 def _size(daemon: Daemon) -> int:
@@ -280,35 +281,28 @@ def _answers(daemon: Daemon) -> bool:
 # Code that blocks
 
 
-class Healthz:
-    """One connection to ``/healthz``, to see how long the event loop keeps an answer back."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self.connection = http.client.HTTPConnection(daemon.http, timeout=20)
-        self.connection.connect()
-
-    def longest_wait(self, number: int) -> float:
-        """Ask *number* times; return the longest wait in seconds."""
-        return max(self._wait() for _ in range(number))
-
-    def _wait(self) -> float:
-        asked = time.monotonic()
-        self.connection.request("GET", "/healthz")
-        assert self.connection.getresponse().read() == b"ok\n"
-        return time.monotonic() - asked
+def longest_wait_for_healthz(daemon: Daemon, number: int) -> float:
+    """Ask *number* times over one connection; return the longest wait, that is how long the event loop was busy."""
+    waits = []
+    with closing(http.client.HTTPConnection(daemon.http, timeout=20)) as connection:
+        for _ in range(number):
+            asked = time.monotonic()
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b"ok\n"
+            waits.append(time.monotonic() - asked)
+    return max(waits)
 
 
-def test_factory_that_blocks_for_ever_keeps_the_loop_waiting_less_than_100_ms(place: Path) -> None:
+@pytest.mark.parametrize("provider", ["stuck", "stuck-in-c"])
+def test_factory_that_blocks_for_ever_keeps_the_loop_waiting_less_than_100_ms(provider: str, place: Path) -> None:
     app = APP.replace("activation_timeout: 20", "activation_timeout: 60")
     (place / "settings" / "app.yml").write_text(app)
-    with running(place) as daemon, ThreadPoolExecutor(1) as aside, closing(Healthz(daemon).connection):
-        asked = aside.submit(daemon.client.post, "/v1/swap", swap_to("stuck"))
+    with running(place) as daemon, ThreadPoolExecutor(1) as aside:
+        asked = aside.submit(daemon.client.post, "/v1/swap", swap_to(provider))
         wait_until(lambda: serving(daemon) == ("memory", "swapping"), "the factory blocks")
-        healthz = Healthz(daemon)
         # A loop that waits for the factory would answer after a minute. The best of three looks at it, because the
         # machine may be busy with something else for a while.
-        longest = min(healthz.longest_wait(100) for _ in range(3))
-        healthz.connection.close()
+        longest = min(longest_wait_for_healthz(daemon, 100) for _ in range(3))
         _, seconds = stopped(daemon, signal.SIGTERM)
         assert asked.exception(20) is not None
     assert longest < 0.1
@@ -324,11 +318,3 @@ def test_factories_that_block_for_ever_do_not_add_up(place: Path) -> None:
         assert serving(daemon) == ("memory", "ready")
         code, seconds = stopped(daemon, signal.SIGTERM)
     assert (code, seconds < BOUND) == (1, True)
-
-
-def test_place_of_the_daemon_is_free_at_once_after_a_kill(tmp_path: Path) -> None:
-    place = hazardous(tmp_path / "p")
-    for _ in range(3):
-        with running(place) as daemon:
-            assert serving(daemon) == ("memory", "ready")
-            daemon.stop(signal.SIGKILL)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.harness.daemon import ADAPTERS, project
+from tests.harness.daemon import ADAPTERS, project, wait_until
 
 CACHE: Final = {"domain": "adapter", "key": "cache"}
 APP: Final = """
@@ -15,7 +18,7 @@ watch: {debounce: 0.1}
 
 HAZARDS: Final = '''
 """Providers that wait for the test, hold a lease, block for ever or eat memory."""
-import asyncio, time
+import asyncio, ctypes, time
 from oneiric import Slot
 from providers import Memory, _trace
 
@@ -27,6 +30,9 @@ def gated():
 def block():
     while True:
         time.sleep(3600)
+
+def block_in_c():
+    ctypes.CDLL(None).sleep(3600)
 
 def greedy():
     return [bytearray(1 << 20) for _ in range(4096)] and Memory("greedy")
@@ -68,6 +74,7 @@ async def hold_for_ever(runtime):
 _HAZARDOUS: Final = """
   - {key: cache, provider: gated, factory: "hazards:gated", priority: -1}
   - {key: cache, provider: stuck, factory: "hazards:block", priority: -1}
+  - {key: cache, provider: stuck-in-c, factory: "hazards:block_in_c", priority: -1}
   - {key: cache, provider: greedy, factory: "hazards:greedy", priority: -1}
   - {key: cache, provider: stranger, factory: "hazards:stranger", priority: -1}
 """
@@ -89,3 +96,22 @@ def hazardous(directory: Path, **files: Any) -> Path:
 def swap_to(provider: str) -> dict[str, str]:
     """Return the body of a request to swap the cache."""
     return {**CACHE, "provider": provider}
+
+
+@contextmanager
+def at_work(place: Path) -> Iterator[None]:
+    """Wait until the factory of ``gated`` is at work, and let it end with the block; make the pipe before asking it."""
+    ends: list[int] = []
+
+    def has_reader() -> bool:
+        try:
+            ends.append(os.open(place / "gate", os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # nobody has it open for reading
+            return False
+        return True
+
+    wait_until(has_reader, "the factory is at work")
+    try:
+        yield
+    finally:
+        os.close(ends[0])

@@ -26,6 +26,14 @@ class StandstillError(AssertionError):
     """Every task waits for another one: nothing can happen any more."""
 
 
+class Silence(selectors.SelectSelector):
+    """Never hears anything from outside, and so never waits for it."""
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        """Return at once."""
+        return []
+
+
 class SimulatedLoop(asyncio.SelectorEventLoop):
     """Shuffles what is ready at every turn, and moves its clock to the next timer when nothing is.
 
@@ -36,7 +44,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     _scheduled: Any
 
     def __init__(self, random: Random) -> None:
-        super().__init__(selectors.SelectSelector())
+        super().__init__(Silence())
         self._random = random
         self._now = 0.0
 

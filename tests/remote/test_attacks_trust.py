@@ -446,11 +446,38 @@ def test_name_with_a_line_feed_is_refused(change: dict[str, Any]) -> None:
         "http://169.254.169.254/latest/meta-data",
         "http://127.0.0.1/x.whl",
         "file:///etc/passwd",
+        "file:///oneiric/x.whl",
         "data:,x",
     ],
 )
 def test_artifact_from_elsewhere_is_refused(uri: str) -> None:
     assert refused(signed(document(entry(uri=uri)))) == "uri"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://cdn.example.com/x.whl",
+        "ftp://cdn.example.com/x.whl",
+        "https://bob:hunter2@cdn.example.com/x.whl",
+        "https://169.254.169.254/x.whl",
+        "https://[::ffff:169.254.169.254]/x.whl",
+        "https://[fe80::1]/x.whl",
+        "https://2852039166/x.whl",
+    ],
+)
+def test_artifact_from_where_nobody_may_go_is_refused_although_its_host_is_allowed(uri: str) -> None:
+    hosts = (
+        "cdn.example.com",
+        "169.254.169.254",
+        "::ffff:a9fe:a9fe",
+        "::ffff:169.254.169.254",
+        "fe80::1",
+        "2852039166",
+    )
+    policy = changed(allowed_hosts=hosts)
+    assert accept(signed(document(entry(uri="https://cdn.example.com/x.whl"))), policy)
+    assert refused(signed(document(entry(uri=uri))), policy) == "uri"
 
 
 def test_refusal_of_an_address_repeats_nothing_secret_from_it() -> None:
@@ -487,21 +514,34 @@ def test_duplicate_key_that_a_trusted_key_signed_is_refused() -> None:
     raw = packed(document())
     twice = raw.replace(b'"key":"cache-1"', b'"key":"other","key":"cache-1"')
     assert twice != raw
-    text = base64.b64encode(ALICE.sign(twice)).decode()
-    content = twice.replace(b',"source":', b',"signatures":["' + text.encode() + b'"],"source":')
     with pytest.raises(ManifestError, match="duplicate key 'key'"):
-        accept(content)
+        accept(with_signature(twice, twice))
 
 
-def test_signature_over_other_bytes_that_would_parse_to_the_same_is_refused() -> None:
-    found = document()
-    for other in (
-        covered(found) + b"\n",
-        json.dumps(found, sort_keys=True).encode(),
-        packed(dict(reversed(found.items())))[1:],
-    ):
-        text = base64.b64encode(ALICE.sign(other)).decode()
-        assert refused({**found, "signatures": [text]}) == "signature"
+def test_duplicate_key_beside_what_a_trusted_key_signed_is_refused() -> None:
+    raw = packed(document())
+    assert accept(with_signature(raw, raw))
+    assert refused(with_signature(raw, raw).replace(b'"source":', b'"source":"other","source":')) == "malformed"
+
+
+def with_signature(content: bytes, covers: bytes) -> bytes:
+    """Return the packed *content* with Alice's signature over *covers*."""
+    text = base64.b64encode(ALICE.sign(covers))
+    return b'{"signatures":["' + text + b'"],' + content[1:]
+
+
+@pytest.mark.parametrize(
+    "respelled",
+    [
+        lambda found: covered(found) + b"\n",
+        lambda found: json.dumps(found, sort_keys=True).encode(),
+        lambda found: json.dumps(dict(reversed(found.items())), separators=(",", ":")).encode(),
+    ],
+    ids=["a line feed", "spaces", "another order"],
+)
+def test_signature_over_other_bytes_that_would_read_the_same_is_refused(respelled: Any) -> None:
+    content = respelled(document())
+    assert refused(with_signature(content, content)) == "signature"
 
 
 # The order of checks: an answer never depends on a check that comes later

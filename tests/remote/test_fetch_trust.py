@@ -30,6 +30,7 @@ pytestmark = pytest.mark.anyio
 
 BODY = b"what was asked for"
 TOKEN = "TOP-SECRET"
+BOTH = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +235,8 @@ async def test_token_that_no_header_can_carry_is_refused_unshown(fetcher: Fetche
         "https://169.254.169.254/latest/meta-data", "https://[fe80::1]/", "https://[::ffff:169.254.169.254]/",
         "https://[64:ff9b::a9fe:a9fe]/", "https://0xa9fea9fe/", "https://2852039166/", "https://127.1/", "https:///m.json",
         "https://host:0x50/", "https://a..b/", "https://" + "a" * 64 + ".test/", "https://host/a b", "https://hóst/",
-        "http://[64:ff9b::7f00:1]/", "http://0.0.0.0/", "http://localhost.publisher.test/", "https://-a.test/",
+        "http://[64:ff9b::7f00:1]/", "https://[::ffff:10.0.0.1]/", "http://[::ffff:127.0.0.1]/",
+        "http://0.0.0.0/", "http://localhost.publisher.test/", "https://-a.test/",
     ],
 )  # fmt: skip
 async def test_place_we_do_not_go_is_refused(fetcher: Fetcher, url: str) -> None:
@@ -242,6 +244,11 @@ async def test_place_we_do_not_go_is_refused(fetcher: Fetcher, url: str) -> None
     assert error.reason == "policy"
     assert error.hint
     assert "pw" not in error.render()
+
+
+async def test_url_with_credentials_is_refused_with_the_reason(fetcher: Fetcher) -> None:
+    error = await failure(fetcher, "https://me:pw@publisher.test/m.json")
+    assert error.message == "policy: https://publisher.test/m.json: the URL holds a user or a password"
 
 
 async def test_name_that_leads_to_a_link_local_address_is_refused_before_anything_is_sent(
@@ -255,11 +262,13 @@ async def test_name_that_leads_to_a_link_local_address_is_refused_before_anythin
     assert "link-local address 127.0.0.1" in error.message
 
 
+@BOTH
 async def test_name_that_does_not_exist_is_a_dns_failure(fetcher: Fetcher) -> None:
     error = await failure(fetcher, "https://publisher.invalid/m.json?sig=QUERY")
     assert error.message.startswith("dns: https://publisher.invalid/m.json: publisher.invalid: ")
 
 
+@BOTH
 async def test_port_that_nobody_listens_on_is_a_connection_failure(fetcher: Fetcher) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -276,6 +285,7 @@ async def test_host_none_of_whose_addresses_answers_is_a_connection_failure(fetc
 # TLS
 
 
+@BOTH
 async def test_publisher_whom_our_authority_vouches_for_is_believed(fetcher: Fetcher, authority: Authority) -> None:
     with serving(respond(200, BODY), tls=authority.server("localhost")) as server:
         found = await fetcher.fetch(server.url(host="localhost"), limit_bytes=1000, deadline=5)
@@ -296,6 +306,7 @@ def distrusted(authority: Authority, flaw: str) -> Iterator[Server]:
         yield server
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("flaw", "words"),
     [
@@ -314,17 +325,20 @@ async def test_certificate_with_a_flaw_is_refused_by_name(
     assert server.requests == []
 
 
+@BOTH
 async def test_server_without_tls_is_a_tls_failure(fetcher: Fetcher) -> None:
     with serving(raw(b"HTTP/1.1 400 Bad Request\r\n\r\n"), reads=False) as server:
         error = await failure(fetcher, f"https://127.0.0.1:{server.port}/")
     assert (error.reason, "wrong version number" in error.message) == ("tls", True)
 
 
+@BOTH
 async def test_server_that_hangs_up_in_the_handshake_is_a_connection_failure(fetcher: Fetcher) -> None:
     with serving(raw(), reads=False) as server:
         assert (await failure(fetcher, f"https://127.0.0.1:{server.port}/")).reason == "connection"
 
 
+@BOTH
 async def test_server_that_never_shakes_hands_costs_no_connection(fetcher: Fetcher) -> None:
     hung_up = threading.Event()
 
@@ -351,6 +365,7 @@ async def test_plain_http_goes_through_the_proxy(monkeypatch: pytest.MonkeyPatch
     assert (found.content, recorder.requests[0].target) == (b"by proxy", "http://publisher.test/m.json?a=1")
 
 
+@BOTH
 async def test_https_goes_through_the_proxy_unread(monkeypatch: pytest.MonkeyPatch, authority: Authority) -> None:
     with (
         serving(respond(200, BODY), tls=authority.server("publisher.test")) as server,

@@ -165,9 +165,14 @@ label = asyncio.run(Regular().price("tea"))
 bargain = asyncio.run(artifact.load("shop_bargain:Bargain")().price("tea"))
 print(bargain.by, bargain.cents == label.cents * 2 // 3)
 """
-    command = [sys.executable, "-c", asking, str(wheel)]
     done = subprocess.run(
-        command, cwd=ROOT / "examples" / "shop", capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", asking, str(wheel)],
+        cwd=ROOT / "examples" / "shop",
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     assert done.stdout == "bargain True\n"
 
