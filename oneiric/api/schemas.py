@@ -240,7 +240,7 @@ class SlotBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ActivityDocument(Document, frozen=True, kw_only=True):
     """``oneiric pause``, ``resume`` and ``drain``. ``drained`` is null but for ``drain``."""
 
-    schema: Literal["oneiric.pause/1", "oneiric.resume/1", "oneiric.drain/1"]
+    schema: Literal["oneiric.pause/1", "oneiric.resume/1", "oneiric.drain/1"] = "oneiric.pause/1"
     domain: str
     key: str
     state: str

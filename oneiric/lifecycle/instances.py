@@ -207,6 +207,7 @@ class Instances:
             await instance.closed.wait()
             return ""
         instance.closed = anyio.Event()
+        complaint = ""
         with anyio.CancelScope(shield=True):  # cut short, it would keep those who wait for `closed` waiting for ever
             complaint = await self._close(
                 instance.value, instance.slot, instance.provider, instance.identifier, timeout=timeout

@@ -198,6 +198,7 @@ class Manager:
             report, old = await self._exchange.carry_out(live, attempt)
         except OneiricError as error:
             return error, None
+        unrecorded = ""
         with anyio.CancelScope(shield=True):  # what was committed is also recorded
             unrecorded = "" if request.dry_run else await self._committed(live.slot, request)
         attempt.report = replace(report, pin_error=unrecorded)

@@ -217,5 +217,3 @@ def test_blocking_factory_times_out_while_others_are_served(place: Path) -> None
     assert (asked.returncode, row["provider"], row["state"], abandoned) == (1, "memory", "ready", 1)
     assert "timeout" in asked.stderr
     assert code == 1, "a call that still blocks is reported by the exit code"
-
-

@@ -47,9 +47,7 @@ def recreate_directory(file: Path) -> None:
     file.write_text(CHANGED)
 
 
-@pytest.mark.parametrize(
-    "change", [write_in_place, save_atomically, save_like_vim, edit_with_sed, recreate_directory]
-)
+@pytest.mark.parametrize("change", [write_in_place, save_atomically, save_like_vim, edit_with_sed, recreate_directory])
 def test_change_is_applied_however_it_is_saved(place: Path, change: Callable[[Path], None]) -> None:
     with running(place) as daemon:
         change(place / "settings" / "adapters.yml")

@@ -24,8 +24,10 @@ TIMEOUT = 40.0
 
 
 def copy_shop(to: Path) -> Path:
-    """Copy the shop, without what running it left behind, and return where it is."""
-    return shutil.copytree(SHOP, to / "shop", ignore=shutil.ignore_patterns("__pycache__", ".oneiric_*"))
+    """Copy the shop, without what running it left behind, and the publisher; return where the shop is."""
+    left_behind = shutil.ignore_patterns("__pycache__", ".oneiric_*", ".shop")
+    shutil.copytree(SHOP.parent / "publisher", to / "examples" / "publisher", ignore=left_behind)
+    return shutil.copytree(SHOP, to / "examples" / "shop", ignore=left_behind)
 
 
 def load_module() -> ModuleType:
@@ -42,6 +44,7 @@ class OpenShop:
     """``start.py`` in *directory*, in a process group of its own as in a terminal, and what it printed."""
 
     def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
+        self.directory = directory
         self.client = Client(directory / ".oneiric_state" / "oneiric.sock")
         self.output = ""
         self._arrived = threading.Condition()
@@ -97,6 +100,24 @@ class OpenShop:
     def swap(self, domain: str, key: str, provider: str) -> dict[str, Any]:
         """Swap by the control socket, as ``oneiric swap`` does."""
         return self.client.post("/v1/swap", {"domain": domain, "key": key, "provider": provider})
+
+    def unpin(self, domain: str, key: str) -> None:
+        """Let precedence choose again."""
+        self.client.post("/v1/unpin", {"domain": domain, "key": key})
+
+    def publish(self, percent: int) -> str:
+        """Run ``publish.py`` and return the version that it published."""
+        done = subprocess.run(
+            [sys.executable, "publish.py", "--percent", str(percent)],
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=True,
+        )
+        found = re.fullmatch(rf"published member (\d+\.0): {percent} % off\n", done.stdout)
+        assert found is not None, done
+        return found[1]
 
     def explain(self, domain: str, key: str) -> str:
         """Return the text of ``oneiric explain``."""

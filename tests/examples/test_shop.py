@@ -1,4 +1,4 @@
-"""The shop that ``make run`` opens: swapped under load, restarted, closed, and without Redis."""
+"""The shop that ``make run`` opens: swapped under load, delivered to, restarted, closed, and without all it can miss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from oneiric.api.client import RemoteError
 from tests.adapters.redis_server import INSTALL, free_port, require_program
 from tests.examples.shop import SHOP, OpenShop, copy_shop, load_module, open_shop
 
@@ -31,7 +34,7 @@ SWAPS = [
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenShop]:
-    """A shop with a Redis server; a test that swaps leaves every slot to whom it was."""
+    """A shop with a Redis server and a publisher; a test that swaps leaves every slot to whom it was."""
     require_program("redis-server", INSTALL)
     with open_shop(copy_shop(tmp_path_factory.mktemp("open"))) as opened:
         yield opened
@@ -58,18 +61,58 @@ def swap_until(done: Callable[[], bool], shop: OpenShop, swaps: list[tuple[str, 
 # Open
 
 
-def test_readme_shows_what_the_shop_answers(shop: OpenShop) -> None:
-    shown = re.search(r'^\{"item":"tea".*\}$', (SHOP / "README.md").read_text(), re.MULTILINE)
-    assert shown is not None
-    assert json.loads(shop.get("/price/tea")) == {**json.loads(shown[0]), "cached_by": "redis"}
-
-
 def test_front_page_says_what_to_ask(shop: OpenShop) -> None:
     assert f"curl {shop.url}/price/tea" in shop.get("/")
 
 
 def test_redis_is_the_cache_where_there_is_a_server(shop: OpenShop) -> None:
     assert shop.explain("adapter", "cache").startswith("adapter/cache: redis (active)")
+
+
+# Delivered to
+
+
+def test_welcome_explains_the_prices_that_came_from_a_signed_manifest(shop: OpenShop) -> None:
+    welcome = shop.output.partition("The shop is open")[2]
+    assert "service/pricing: member (active)\n" in welcome
+    assert re.search(r"active +member +priority 20 > 10; from remote\n", welcome)
+    assert re.search(r"\S+/python publish.py --percent 25 +# version 2: ", welcome)
+
+
+def test_manifest_that_was_changed_after_signing_changes_nothing_and_shows_in_remote_status(shop: OpenShop) -> None:
+    manifest = shop.directory / ".shop" / "served" / "manifest.json"
+    right = manifest.read_bytes()
+    before = shop.explain("service", "pricing")
+    manifest.write_bytes(right.replace(b'"priority":20', b'"priority":99'))
+    with pytest.raises(RemoteError, match="signature: "):
+        shop.client.post("/v1/remote/sync")
+    status, after = shop.client.get("/v1/remote"), shop.explain("service", "pricing")
+    manifest.write_bytes(right)
+    shop.client.post("/v1/remote/sync", {"force": True})
+    assert (after, status["last_error"].startswith("signature: ")) == (before, True)
+
+
+async def loaded_and_delivered(shop: OpenShop) -> tuple[Any, str]:
+    loading = asyncio.create_task(load.run(shop.url, seconds=6, workers=20, tell=False))
+    version = await asyncio.to_thread(shop.publish, 25)
+    return await loading, version
+
+
+def test_no_request_fails_while_the_next_version_of_the_prices_is_delivered(shop: OpenShop) -> None:
+    shop.unpin("service", "pricing")
+    before = json.loads(shop.get("/price/before"))["priced_by"]
+    tally, version = asyncio.run(loaded_and_delivered(shop))
+    assert tally.failures == Counter()
+    assert {by for by, _ in tally.answers} == {before, f"member {version}"}
+    assert tally.answers.total() == tally.requests
+
+
+def test_publishing_where_no_shop_was_ever_open_says_what_to_do(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "publish.py"], cwd=copy_shop(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: the shop was never open here\ntry: make run\n"
 
 
 # Under load
@@ -85,7 +128,7 @@ def test_no_request_fails_while_cache_pricing_and_front_are_swapped(shop: OpenSh
     tally, changed = asyncio.run(loaded_and_swapped(shop))
     assert tally.failures == Counter()
     assert changed.keys() == {"pricing", "cache", "front"}
-    assert {by for by, _ in tally.answers} == {"regular", "sale"}
+    assert {by for by, _ in tally.answers} >= {"regular", "sale"}
     assert {cache for _, cache in tally.answers} == {"redis", "memory"}
     assert tally.answers.total() == tally.requests
 
@@ -157,37 +200,57 @@ def test_closing_it_ends_all_that_it_started_with_exit_0(number: signal.Signals,
     with open_shop(copy_shop(tmp_path)) as opened:
         started = opened.children()
         code = opened.close(number)
-    assert sorted("redis" if "redis-server" in command else "daemon" for command in started.values()) == [
+    known = {"redis-server": "redis", "orchestrate": "daemon", "publish.py": "publisher"}
+    assert sorted(what for command in started.values() for name, what in known.items() if name in command) == [
         "daemon",
+        "publisher",
         "redis",
     ]
+    assert len(started) == len(known)
     assert (code, [pid for pid in started if Path(f"/proc/{pid}").exists()]) == (0, [])
     assert opened.output.rstrip().splitlines()[-1].split()[2:3] == ["daemon-stopped"]
 
 
-def test_second_shop_in_one_directory_says_why_not_and_leaves_nothing(
+def test_second_shop_in_one_directory_says_why_not_and_leaves_the_first_its_keys(
     tmp_path: Path, bare_path: dict[str, str]
 ) -> None:
     directory = copy_shop(tmp_path)
     with open_shop(directory, bare_path) as first:
+        key = (directory / ".shop" / "publisher.pub").read_text()
         second = OpenShop(directory, bare_path)
         code = second.process.wait(20)
         second.close()
         assert first.get("/price/tea")
+        assert first.client.post("/v1/remote/sync")["outcome"] == "unchanged"
+    assert (directory / ".shop" / "publisher.pub").read_text() == key
     assert code == 1
     assert "error[daemon]: another daemon (pid " in second.output
 
 
-# Without Redis
+# Without Redis, and without a publisher
 
 
-def test_without_a_redis_server_the_shop_opens_with_memory_and_explain_says_what_redis_lacks(
-    tmp_path: Path, bare_path: dict[str, str]
-) -> None:
-    with open_shop(copy_shop(tmp_path), bare_path) as opened:
-        answer, text = json.loads(opened.get("/price/tea")), opened.explain("adapter", "cache")
-    assert answer["cached_by"] == "memory"
-    assert "no redis-server here: the shop goes on with the memory cache" in opened.output
-    rejected = [line for line in text.splitlines() if line.split()[:2] == ["rejected", "redis"]]
+@pytest.fixture
+def poor(tmp_path: Path, bare_path: dict[str, str]) -> Iterator[OpenShop]:
+    """A shop where no program is found, nor what a publisher needs to make keys."""
+    (tmp_path / "lacking" / "cryptography").mkdir(parents=True)
+    (tmp_path / "lacking" / "cryptography" / "__init__.py").write_text(
+        "raise ImportError('there is no cryptography')\n"
+    )
+    with open_shop(copy_shop(tmp_path), {**bare_path, "PYTHONPATH": str(tmp_path / "lacking")}) as opened:
+        yield opened
+
+
+def test_poor_shop_answers_as_the_readme_shows_and_says_what_it_lacks(poor: OpenShop) -> None:
+    shown = re.search(r'^\{"item":"tea".*\}$', (SHOP / "README.md").read_text(), re.MULTILINE)
+    assert shown is not None
+    assert json.loads(poor.get("/price/tea")) == json.loads(shown[0])
+    assert "no redis-server here: the shop goes on with the memory cache" in poor.output
+    reason = re.escape("(ImportError: there is no cryptography)")
+    assert re.search(f"no publisher here: the shop goes on without member prices {reason}", poor.output)
+    assert "publish.py" not in poor.output.partition("The shop is open")[2]
+    rejected = [
+        line for line in poor.explain("adapter", "cache").splitlines() if line.split()[:2] == ["rejected", "redis"]
+    ]
     assert all("environment variable SHOP_REDIS_URL is not set" in line for line in rejected)
     assert any("try: apt-get install redis-server" in line for line in rejected)

@@ -60,7 +60,7 @@ class World:
         adapters = DomainSettings(
             slots={"one": SlotSettings(soak=self.random.choice([0.0, 2.0]))},
             selections=self.random.choice([{}, {"one": "plain"}, {"two": "pooled"}]),
-            provider_settings={self.random.choice(WELL): {"number": self.number}},
+            provider_settings={name: {"number": self.number} for name in WELL},
         )
         return msgspec.structs.replace(bare, domains={**bare.domains, "adapter": adapters})
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from oneiric.errors import OneiricError
 from oneiric.remote import files
 from oneiric.remote.cache import EVIDENCE, Cache, artifact_name
+from tests.harness.daemon import wait_until
 from tests.harness.faults import full, require, require_root, tmpfs
 from tests.remote.wheels import digest
 
@@ -466,6 +467,11 @@ def test_lock_of_a_deleted_cache_is_taken_on_the_new_one(cache: Cache) -> None:
             assert (cache.directory / "lock").exists()
 
 
+def is_open(path: Path) -> bool:
+    links = Path("/proc/self/fd").iterdir()
+    return str(path) in [os.path.realpath(link) for link in links]
+
+
 def test_lock_that_was_deleted_while_it_was_waited_for_is_not_held_by_two(cache: Cache) -> None:
     taken, release = threading.Event(), threading.Event()
 
@@ -477,6 +483,7 @@ def test_lock_that_was_deleted_while_it_was_waited_for_is_not_held_by_two(cache:
     waiting = threading.Thread(target=wait)
     with held(cache) as process:
         waiting.start()
+        wait_until(lambda: is_open(cache.directory / "lock"), "the thread waits for the lock")
         shutil.rmtree(cache.directory)
         with cache.lock():
             process.kill()

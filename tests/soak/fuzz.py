@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of everything that reads hostile bytes, with atheris (libFuzzer). Needs ``pip install atheris``.
+"""Coverage-guided fuzzing of all that reads hostile bytes, with atheris (libFuzzer): ``pip install atheris``.
 
     python -m tests.soak.fuzz TARGET [libFuzzer options, such as -max_total_time=900]
 
