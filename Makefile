@@ -24,8 +24,11 @@ check: $(VENV)/.dev
 	$(BIN)/mypy oneiric examples/shop
 	$(BIN)/pyright
 
+# Programs that the tests start or inject faults with, by Debian package where the names differ.
+PROGRAMS := redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux
+
 unit: $(VENV)/.dev
-	scripts/system-packages redis-server
+	scripts/system-packages $(PROGRAMS)
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # The tests that need no other program, on every other supported Python that is installed here.
@@ -40,7 +43,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 soak: $(VENV)/.dev
-	scripts/system-packages redis-server
+	scripts/system-packages $(PROGRAMS)
 	$(BIN)/python -m pytest -m soak tests
 	scripts/fuzz
 

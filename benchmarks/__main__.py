@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import commands, leasing, registering, resolving, swapping, table
+from benchmarks import commands, delivering, leasing, registering, resolving, swapping, table
 from benchmarks.measure import FULL, QUICK, Budget, Row
 
 BENCHMARKS: Final[Mapping[str, Callable[[Budget], Awaitable[list[Row]]]]] = {
@@ -20,6 +20,9 @@ BENCHMARKS: Final[Mapping[str, Callable[[Budget], Awaitable[list[Row]]]]] = {
     "lease": leasing.leasing,
     "swap": swapping.swapping,
     "swap-store": swapping.swapping_with_store,
+    "deliver": delivering.verifying,
+    "refresh": delivering.refreshing,
+    "loop-lag": delivering.lagging,
     "commands": commands.commands,
 }
 

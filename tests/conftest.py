@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,6 +21,13 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 def anyio_backend() -> object:
     """Asynchronous tests run on asyncio, as the daemon does; a directory may choose the virtual clock instead."""
     return "asyncio"
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory with a short name, in place of pytest's: a Unix socket's address has room for 107 bytes."""
+    with TemporaryDirectory(prefix="oneiric-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -78,14 +79,19 @@ class Deferred:
 
     Args:
         path: what it is called; another path is another factory.
-        find: returns the factory.
+        finder: returns the factory, called with *arguments*.
     """
 
-    __slots__ = ("__weakref__", "find", "path")
+    __slots__ = ("__weakref__", "_arguments", "_finder", "path")
 
-    def __init__(self, path: str, find: Callable[[], Callable[..., Any]]) -> None:
+    def __init__(self, path: str, finder: Callable[..., Callable[..., Any]], *arguments: Any) -> None:
         self.path = path
-        self.find = find
+        self._finder = finder
+        self._arguments = arguments
+
+    def find(self) -> Callable[..., Any]:
+        """Return the factory."""
+        return self._finder(*self._arguments)
 
     def __repr__(self) -> str:
         return f"Deferred({self.path!r})"
@@ -201,16 +207,19 @@ def _is_factory(value: object) -> bool:
 
 
 def _are_texts(value: object, kind: type) -> bool:
-    return isinstance(value, kind) and all(isinstance(item, str) for item in value)  # type: ignore[attr-defined]
+    return isinstance(value, kind) and (not value or all(isinstance(item, str) for item in value))  # type: ignore[attr-defined]
 
 
 def _is_version(text: object) -> bool:
-    if text == "0":
-        return True
+    return isinstance(text, str) and (text == "0" or _reads_as_version(text))
+
+
+@lru_cache(maxsize=1024)  # a manifest of ten thousand has few
+def _reads_as_version(text: str) -> bool:
     from packaging.version import InvalidVersion, Version
 
     try:
-        Version(text)  # type: ignore[arg-type]
-    except (InvalidVersion, TypeError):
+        Version(text)
+    except InvalidVersion:
         return False
     return True

@@ -1,11 +1,12 @@
 """One entry of a manifest, and how entries are read: in batches, so that nobody waits long for the next one.
 
 An entry that is written out again as the very bytes it was read from holds nothing that its type does not know: no
-duplicate key, no unknown field, no null. So the many that are tidy cost what msgspec costs; others get a closer look.
+duplicate key, no unknown field. So the many that are tidy cost what msgspec costs; others get a closer look.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, NoReturn
@@ -72,6 +73,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
 FIELDS: Final = frozenset(Entry.__struct_fields__) - {"extra"}
 
 _DECODER: Final = msgspec.json.Decoder(list[Entry])
+_ROWS_DECODER: Final = msgspec.json.Decoder(list[dict[str, Any]])
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # What passes at one glance: domain, key, provider, factory and digest. Whatever does not is looked at more closely.
@@ -109,9 +111,27 @@ def _tidy(rows: Sequence[Any]) -> list[Entry] | None:
         return None
     try:
         entries = _DECODER.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        is_tidy = _ENCODER.encode(entries) == text or _are_canonical(
+            [row for row, entry in zip(rows, entries, strict=True) if _ENCODER.encode(entry) != bytes(row)]
+        )
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
-    return entries if _ENCODER.encode(entries) == text else None
+    in_lower_case = all(one.sha256 is None or one.sha256 == one.sha256.lower() for one in entries)
+    return entries if is_tidy and in_lower_case else None
+
+
+def _are_canonical(rows: Sequence[msgspec.Raw]) -> bool:
+    """Say whether *rows* are what ``manifest pack`` writes of entries that have only fields which the format knows.
+
+    That lets pass what a publisher wrote although it is the default, and text beyond ASCII.
+    """
+    text = b"[" + b",".join(rows) + b"]"
+    values = _ROWS_DECODER.decode(text)
+    if not all(row.keys() <= FIELDS for row in values):
+        return False
+    if _ENCODER.encode(values) == text:
+        return True
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() == text
 
 
 def _careful(row: Any, index: int) -> Entry:

@@ -110,19 +110,19 @@ class Exchange:
         try:
             if move.old is not None and move.old.build.candidate.exclusive:
                 await self._stop_first(move, move.old)
-            await self._move_callers(move)
-            await self._soak(move, attempt)
+            health = await self._move_callers(move)
+            health = await self._soak(move, attempt, health)
         except ActivationError as error:
             raise await self._give_up(move, error) from error
         except BaseException:  # the runtime closes, and with it every open instance
             live.step(Step.GIVE_UP)
             raise
-        self._commit(move)
+        self._commit(move, health)
         return move.report(), None if move.stopped_at is not None else move.old
 
     # Up to the commit
 
-    async def _move_callers(self, move: _Move) -> None:
+    async def _move_callers(self, move: _Move) -> Health | None:
         fresh = move.fresh = await self._instances.build(move.live, move.choice)
         health = None if move.request.skip_health else await self._instances.require_health(fresh)
         notice = SwapNotice(move.live.slot, move.previous, move.provider, move.old and move.old.value, fresh.value)
@@ -131,6 +131,7 @@ class Exchange:
         self._point(move.live, fresh, health)
         move.moved_at = anyio.current_time()
         await self._hooks.run("after", notice, timeout=timeout)
+        return health
 
     def _point(self, live: LiveSlot, instance: Instance | None, health: Health | None) -> None:
         """Give callers *instance*, whose probes said *health* and begin anew."""
@@ -138,15 +139,16 @@ class Exchange:
         live.health = health
         live.pulse = Pulse(0, anyio.current_time() + self._instances.timeouts.health_interval)
 
-    async def _soak(self, move: _Move, attempt: Attempt) -> None:
+    async def _soak(self, move: _Move, attempt: Attempt, health: Health | None) -> Health | None:
         """Keep the old instance warm for a while; raises ActivationError when the new one turns unhealthy meanwhile.
 
-        A later decision ends the wait, and so commits this one. Who asked is answered when the wait begins.
+        A later decision ends the wait, and so commits this one. Who asked is answered when the wait begins. Returns
+        what the last probe said, *health* if there was none.
         """
         seconds = 0.0 if move.request.skip_health else self._settings(move.live.slot).soak
         fresh, old, queue = move.fresh, move.old, move.live.queue
         if not seconds or fresh is None or old is None or move.stopped_at is not None:
-            return
+            return health
         attempt.postpone(replace(move.report(), soak=seconds))
         queue.postpone(replace(move.report(), duration=0.0, changed=False))
         told = names(move.live.slot, move.provider)
@@ -157,10 +159,11 @@ class Exchange:
             while (left := until - anyio.current_time()) > 0:
                 with anyio.move_on_after(min(left, interval)):
                     await queue.decided.wait()
-                    return
-                await self._instances.require_health(fresh)
+                    break
+                health = await self._instances.require_health(fresh)
         finally:
             queue.postpone(None)
+        return health
 
     async def _stop_first(self, move: _Move, old: Instance) -> None:
         """Take an exclusive instance away before its successor is built; raises ActivationError if callers hold it."""
@@ -196,10 +199,11 @@ class Exchange:
 
     # Outcomes: each attempt has exactly one
 
-    def _commit(self, move: _Move) -> None:
+    def _commit(self, move: _Move, health: Health | None) -> None:
         live, fresh = move.live, move.fresh
         assert fresh is not None  # noqa: S101 - callers moved to it
         live.step(Step.COMMIT)
+        live.health = health
         live.last_error = move.complaint and f"after the swap: {move.complaint}"
         told = names(live.slot, fresh.provider)
         milliseconds = round(move.duration * 1000, 3)

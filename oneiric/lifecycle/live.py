@@ -112,7 +112,7 @@ class LiveSlot:
         self.last_error = ""
         self.health: Health | None = None
         self._activate = activate
-        self._turned = anyio.Event()
+        self._changed = anyio.Event()
 
     @property
     def shown(self) -> State:
@@ -127,7 +127,7 @@ class LiveSlot:
     def step(self, step: Step) -> None:
         """Move along the state table."""
         self.state = advance(self.state, step)
-        self._turn()
+        self.announce()
 
     def point(self, instance: Instance | None) -> Instance | None:
         """Give callers *instance* from now on; return the one before it, which nobody new can reach."""
@@ -144,12 +144,16 @@ class LiveSlot:
         is_open = self.activity is Activity.OPEN and self.state is not State.STOPPED
         with self.guard:  # a thread must not find the old one here and count its lease after we looked at the count
             self.serving = self.current if is_open else None
-        self._turn()
+        self.announce()
 
-    def _turn(self) -> None:
-        """Let callers look again who wait for an exchange."""
-        turned, self._turned = self._turned, anyio.Event()
-        turned.set()
+    def announce(self) -> None:
+        """Let callers look again who wait for an instance."""
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    async def wait_change(self) -> None:
+        """Wait until there is a reason to look again."""
+        await self._changed.wait()
 
     async def wait_serving(self) -> None:
         """Return once ``serving`` may be set; raises SlotUnavailableError, or why no instance could be activated."""
@@ -162,6 +166,6 @@ class LiveSlot:
                 hint=f"oneiric resume --domain {self.slot.domain} --key {self.slot.key}",
             )
         if self.state is State.SWAPPING:  # an exclusive instance gave way: its successor comes, or itself again
-            await self._turned.wait()
-        else:
+            await self.wait_change()
+        elif self.current is None:
             await self._activate(self)

@@ -31,7 +31,7 @@ from oneiric.lifecycle.reports import Choice, DrainReport, Health, SwapRecord, S
 from oneiric.observability.logs import Emit
 
 
-async def _nothing_to_do(_slot: Slot[Any], _request: SwapRequest) -> str:
+async def _nothing_to_do(_slot: Slot[Any], _request: SwapRequest, _changed: bool) -> str:
     return ""
 
 
@@ -58,7 +58,7 @@ class Manager:
         offers: Mapping[str, Any],
         record: Callable[[SwapRecord], None] = lambda _record: None,
         scrub: Callable[[str], str] = str,
-        committed: Callable[[Slot[Any], SwapRequest], Awaitable[str]] = _nothing_to_do,
+        committed: Callable[[Slot[Any], SwapRequest, bool], Awaitable[str]] = _nothing_to_do,
         settings: Callable[[Slot[Any]], SlotSettings] = lambda _slot: SlotSettings(),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -110,13 +110,14 @@ class Manager:
             return made
 
     async def activate(self, live: LiveSlot) -> None:
-        """Bring the slot an instance unless it has one; all who ask at once share one attempt and its outcome."""
-        if live.current is not None:
-            return
+        """Bring the slot, which has none, an instance; all who ask at once share one attempt and its outcome."""
         attempt = self._activations.get(live.slot)
         if attempt is None:
             attempt = self._activations[live.slot] = self.ask(live.slot, SwapRequest(by="first use", follow=True))
-        await attempt.result()
+        while live.current is None and not attempt.done.is_set():  # another attempt may bring one before this one does
+            await live.wait_change()
+        if live.current is None and attempt.error is not None:
+            raise attempt.error
 
     async def swap(self, slot: Slot[Any], request: SwapRequest) -> SwapReport:
         """Replace what fills *slot*, as *request* says.
@@ -184,6 +185,7 @@ class Manager:
                 del self._activations[live.slot]
             attempt.error = error
             attempt.done.set()
+            live.announce()
             if old is None or attempt.request.force or attempt.request.follow:
                 attempt.answered.set()
         if old is not None:  # the slot is free for its next attempt while the old instance drains
@@ -200,7 +202,7 @@ class Manager:
             return error, None
         unrecorded = ""
         with anyio.CancelScope(shield=True):  # what was committed is also recorded
-            unrecorded = "" if request.dry_run else await self._committed(live.slot, request)
+            unrecorded = "" if request.dry_run else await self._committed(live.slot, request, report.changed)
         attempt.report = replace(report, pin_error=unrecorded)
         if report.changed and not request.dry_run and not self._closing and self._exchange.would_change(live):
             live.queue.put(SwapRequest(by="settings", follow=True))  # they changed while it was built

@@ -35,7 +35,10 @@ class Reporter:
         if missing := [name for name in declared.fields if name not in fields]:
             raise ValueError(f"event {event} lacks {', '.join(missing)}")
         level = "warning" if fields.get("outcome") == "failed" and declared.level == "info" else declared.level
-        self._sink(level, event, {name: self.scrub(value) for name, value in fields.items()})
+        try:
+            self._sink(level, event, {name: self.scrub(value) for name, value in fields.items()})
+        except Exception:  # a program's own sink; what is under way must not depend on it
+            logging.getLogger("oneiric").exception("the sink raised on %s", event)
 
     def hide(self, secrets: Iterable[str]) -> None:
         """Replace each of *secrets* by ``***`` in all reported from now on; texts under 4 characters are kept."""

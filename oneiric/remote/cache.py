@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -69,9 +69,9 @@ class Cache:
         with files.opened(self.directory, make=True) as here:
             files.write(here, MANIFEST, content)
 
-    def fingerprint(self) -> object:
-        """Return what tells, by equality, whether a file was changed, added or removed since; costs a look at each."""
-        return tuple((name, found.st_mtime_ns, found.st_ino, found.st_size) for name, found in self._files())
+    def fingerprint(self) -> Mapping[str, object]:
+        """Return, by path, what tells whether a file was changed, added or removed since; costs a look at each."""
+        return {name: (found.st_mtime_ns, found.st_ino, found.st_size) for name, found in self._files()}
 
     def read_artifact(self, name: str, limit_bytes: int) -> bytes | None:
         """Return a cached artifact's bytes, None when there is none; b"" for what is no regular file or too large."""

@@ -24,6 +24,7 @@ import httpx2
 
 from oneiric.core.retry import Retry, read_retry_after
 from oneiric.errors import FetchError
+from oneiric.remote.authorities import Authorities
 from oneiric.remote.local import read_beside, read_typed, to_path, too_large
 from oneiric.remote.transport import Route, build_request, failure, http_failure, open_client, translate
 from oneiric.remote.urls import (
@@ -82,7 +83,7 @@ class Fetcher:
         idle_timeout: seconds in which the other side must be heard.
         allow: where artifacts may come from besides the manifest's own directory or origin.
         allow_plain_http: lets http leave this machine.
-        ssl_context: whom to believe; the system's authorities and ``SSL_CERT_FILE`` if omitted.
+        ssl_context: whom to believe, or what says so; the system's authorities and ``SSL_CERT_FILE`` if omitted.
     """
 
     def __init__(
@@ -91,19 +92,22 @@ class Fetcher:
         idle_timeout: float = 30.0,
         allow: Allow | None = None,
         allow_plain_http: bool = False,
-        ssl_context: ssl.SSLContext | None = None,
+        ssl_context: ssl.SSLContext | Authorities | None = None,
     ) -> None:
         self._idle_timeout = idle_timeout
         self._allow = allow or allowed_by(())
         self._allow_plain_http = allow_plain_http
-        self._ssl_context = ssl_context
+        self._ssl_context = ssl_context or Authorities()
         self._client: httpx2.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        self._client = await anyio.to_thread.run_sync(
-            lambda: open_client(idle_timeout=self._idle_timeout, ssl_context=self._ssl_context)
-        )
+        self._client = await anyio.to_thread.run_sync(self._open)
         return self
+
+    def _open(self) -> httpx2.AsyncClient:
+        believed = self._ssl_context
+        context = believed() if isinstance(believed, Authorities) else believed
+        return open_client(idle_timeout=self._idle_timeout, ssl_context=context)
 
     async def __aexit__(self, *_: object) -> None:
         client, self._client = self._client, None

@@ -182,12 +182,12 @@ def _mode(directory: int, name: str) -> int:
 
 
 @contextmanager
-def locked(directory: Path, name: str, *, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+def locked(directory: Path, name: str, *, timeout: float | None = None) -> Iterator[None]:
     """Keep other processes from what the lock *name* in *directory* stands for.
 
-    Raises OneiricError when another one holds it for *timeout* seconds.
+    Raises OneiricError when another one holds it for *timeout* seconds, ``LOCK_TIMEOUT`` if omitted.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + (LOCK_TIMEOUT if timeout is None else timeout)
     descriptor = _lock(directory, name, deadline)
     while not _is_at(descriptor, directory / name):  # removed while we waited, and perhaps there again for others
         os.close(descriptor)

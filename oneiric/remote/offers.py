@@ -48,7 +48,7 @@ class _Held:
 
 def _candidate(entry: Entry, stack: str, held: Mapping[str, _Held]) -> Candidate[Any]:
     return Candidate(
-        slot=Slot[Any](entry.domain, entry.key),
+        slot=Slot(entry.domain, entry.key),
         provider=entry.provider,
         factory=_factory(entry, held),
         stack=stack,
@@ -67,15 +67,18 @@ def _candidate(entry: Entry, stack: str, held: Mapping[str, _Held]) -> Candidate
 def _factory(entry: Entry, held: Mapping[str, _Held]) -> Deferred:
     path = entry.factory
     if entry.uri is None or entry.sha256 is None:
-        return Deferred(path, lambda: _installed(path))
+        return Deferred(path, _installed, path)
     cached = artifact_name(entry.sha256, entry.uri)
     artifact = held.get(cached)
     name = f"{cached}/{path}"
-    return Deferred(name, lambda: artifact.load(path) if artifact is not None else _refuse(name))
+    return Deferred(name, _opened, artifact, path, name)
 
 
-def _refuse(name: str) -> Any:
-    raise TrustError(f"{name} was not opened", reason="digest", hint="oneiric remote-sync")
+def _opened(artifact: _Held | None, path: str, name: str) -> Any:
+    """Return what *path* names in an artifact; raises TrustError where that was not opened."""
+    if artifact is None:
+        raise TrustError(f"{name} was not opened", reason="digest", hint="oneiric remote-sync")
+    return artifact.load(path)
 
 
 def _installed(path: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ from oneiric.observability.describe import describe
 from oneiric.observability.logs import Emit
 from oneiric.remote import ledger
 from oneiric.remote.artifact import Artifact
-from oneiric.remote.cache import Cache
+from oneiric.remote.cache import ARTIFACTS, MANIFEST, Cache
 from oneiric.remote.collect import Collector, Progress, release
 from oneiric.remote.engines import open_source
 from oneiric.remote.fetch import Fetched, Fetcher, NotModified
@@ -66,7 +66,7 @@ class _InForce(NamedTuple):
     report: SyncReport
     place: str
     etag: str | None
-    cached: object
+    cached: Mapping[str, object] | None
 
 
 class Syncer:
@@ -138,8 +138,7 @@ class Syncer:
             try:
                 report = report_of(verified.manifest, "success", printable(place), warnings=verified.warnings)
                 if verified.floor != record.floor and not stale:  # a crash, or a loss of the state, came in between
-                    now = self._now()
-                    await self._save(lambda last: ledger.accepted(last, verified, url=report.url, now=now))
+                    await self._save(partial(_taken_over, before=record, verified=verified, url=place, now=self._now()))
                 await self._put_in_force(verified, artifacts, policy=policy, report=report, place=place, etag=None)
             finally:
                 release(artifacts)
@@ -210,8 +209,9 @@ class Syncer:
             error.message = f"{error.reason}: {printable(place)}: {error.message}"
             raise
         except OSError as error:
-            hint = f"df -h {self._cache.directory}"
-            raise OneiricError(f"{self._cache.directory}: {error.strerror or error}", hint=hint) from error
+            cache, state = self._cache.directory, self._ledger.path.parent
+            what = f"{error.strerror or error}, in {cache} or {state}"
+            raise OneiricError(what, hint=f"df -h {cache} {state}") from error
 
     async def _counted(self, settings: RemoteSettings, place: str, record: Record, permit: Permit) -> SyncReport:
         """Carry out one round and count how it went; one that is cancelled proves nothing."""
@@ -367,16 +367,17 @@ class Syncer:
         etag: str | None,
     ) -> None:
         """Publish what *verified* offers; the candidates take the artifacts over."""
-        names = set(artifacts)
+        paths = {MANIFEST, *(f"{ARTIFACTS}/{name}" for name in artifacts)}
         candidates = await to_thread.run_sync(offers, verified.manifest, artifacts)
         artifacts.clear()
         if self._publish is not None:
             await self._publish(candidates)
         head = msgspec.structs.replace(verified.manifest, entries=())
         cached = await to_thread.run_sync(self._cache.fingerprint)
-        if not names <= set(await to_thread.run_sync(self._cache.names)):
-            cached = None
-        self._in_force = _InForce(head, verified.digest, policy, verified.floor, report, place, etag, cached)
+        is_whole = paths <= cached.keys()
+        self._in_force = _InForce(
+            head, verified.digest, policy, verified.floor, report, place, etag, cached if is_whole else None
+        )
 
     async def _save(self, change: Callable[[Record], Record]) -> None:
         """Keep the counters; a full disk is reported and stops nothing."""
@@ -415,6 +416,11 @@ class Syncer:
         )
         for warning in report.warnings:
             self._emit("remote-sync-warning", source=SOURCE, url=report.url, error=warning)
+
+
+def _taken_over(last: Record, *, before: Record, verified: VerifiedManifest, url: str, now: datetime) -> Record:
+    """Return what to remember once *verified* was found in the cache; what another process accepted since stays."""
+    return last if last.floor != before.floor else ledger.accepted(last, verified, url=printable(url), now=now)
 
 
 def _expired_at(record: Record, policy: TrustPolicy) -> datetime | None:

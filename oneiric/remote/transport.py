@@ -35,13 +35,8 @@ _HINTS: Final = {
 }
 
 
-def open_client(*, idle_timeout: float, ssl_context: ssl.SSLContext | None = None) -> httpx2.AsyncClient:
-    """Return a client; raises FetchError if the environment does not allow one. Blocks: it reads certificates."""
-    try:
-        ssl_context = ssl_context or httpx2.create_ssl_context()
-    except OSError as error:
-        what = f"the certificate authorities cannot be read: {_lower(error.strerror or str(error))}"
-        raise FetchError(f"tls: {what}", reason="tls", hint="check SSL_CERT_FILE and SSL_CERT_DIR") from error
+def open_client(*, idle_timeout: float, ssl_context: ssl.SSLContext) -> httpx2.AsyncClient:
+    """Return a client; raises FetchError if the environment does not allow one."""
     try:
         return httpx2.AsyncClient(
             headers=_HEADERS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,8 +16,10 @@ from oneiric.core.breaker import BreakerState
 from oneiric.core.candidate import Candidate
 from oneiric.core.config import AppSettings
 from oneiric.observability.logs import Emit
+from oneiric.remote.authorities import Authorities
 from oneiric.remote.cache import Cache
 from oneiric.remote.collect import Progress
+from oneiric.remote.fetch import Fetcher
 from oneiric.remote.ledger import Ledger, Record
 from oneiric.remote.offers import SOURCE
 from oneiric.remote.policy import trust_policy
@@ -50,6 +53,7 @@ def syncer(
         emit=emit,
         publish=publish,
         token=token,
+        fetcher=partial(Fetcher, ssl_context=Authorities()),
         progress=progress,
     )
 

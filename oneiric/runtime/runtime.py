@@ -114,6 +114,7 @@ class Runtime:
         )
         self._journal = Journal(store, self.emit)
         self._closing = False
+        self._applying = anyio.Lock()
         self._reconciling = anyio.Lock()
         self._manager = Manager(
             choose=self._chooser.choose,
@@ -233,10 +234,10 @@ class Runtime:
         """
         self._manager.hooks.add(slot, before, after)
 
-    async def _committed(self, slot: Slot[Any], request: SwapRequest) -> str:
+    async def _committed(self, slot: Slot[Any], request: SwapRequest, changed: bool) -> str:
         """Pin the provider that a swap named, at its commit: who asked may be gone, and the drain may take long."""
         live = self._live[slot]
-        if live.current is not None:
+        if live.current is not None and changed:  # it was probed just now
             self._health.release(slot, live.current.provider)
         if request.provider is None:
             return ""
@@ -325,18 +326,19 @@ class Runtime:
         Settings that would weaken trust are held until a restart. Raises ConfigError, and changes nothing, when the
         candidates they declare clash.
         """
-        remote, held = keep_trust(self.settings.app.remote, settings.app.remote)
-        registry = self._chooser.registry.with_sources("settings/", local_candidates(settings))
-        for name in held:
-            self.emit("config-held", setting=f"remote.{name}", error="weakens trust: takes effect at a restart")
-        if settings.app.plugins != self.settings.app.plugins:
-            await self._discover(settings.app.plugins)
-            registry = self._chooser.registry.with_sources("settings/", local_candidates(settings))
-        app = _replaced(settings.app, remote=remote)
-        await self._chooser.take_over(_replaced(settings, app=app))
-        self._chooser.offer(registry)
-        self._manager.timeouts = app.lifecycle
-        self._health.forget(self._chooser.is_built_from)
+        async with self._applying:  # two at once could end on the older one
+            remote, held = keep_trust(self.settings.app.remote, settings.app.remote)
+            local = local_candidates(settings)
+            self._chooser.registry.with_sources("settings/", local)  # refuses what clashes before anything changes
+            for name in held:
+                self.emit("config-held", setting=f"remote.{name}", error="weakens trust: takes effect at a restart")
+            if settings.app.plugins != self.settings.app.plugins:
+                await self._discover(settings.app.plugins)
+            app = _replaced(settings.app, remote=remote)
+            await self._chooser.take_over(_replaced(settings, app=app))
+            self._chooser.offer(self._chooser.registry.with_sources("settings/", local))
+            self._manager.timeouts = app.lifecycle
+            self._health.forget(self._chooser.is_built_from)
         return await self.reconcile(by=by)
 
     async def reconcile(self, *, by: str = "program") -> tuple[Change, ...]:
@@ -359,8 +361,11 @@ class Runtime:
 
     def _stays(self, slot: Slot[Any], build: Build) -> bool:
         """Say whether a slot keeps what serves although it is in quarantine: nobody said that others may take over."""
-        is_ill = self._health.is_quarantined(slot, build.candidate.provider)
-        return is_ill and not self.settings.slot_settings(*slot).failover
+        provider = build.candidate.provider
+        if not self._health.is_quarantined(slot, provider) or self.settings.slot_settings(*slot).failover:
+            return False
+        selection = self._chooser.explain(slot).selection
+        return selection is None or selection.provider == provider  # else somebody did say
 
     def _health_changed(self, slot: Slot[Any]) -> None:
         self._chooser.renew()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import pytest
@@ -43,31 +45,34 @@ def test_ten_thousand_publications_of_one_source_leave_memory_flat() -> None:
         growth += tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert growth < 100_000
+    assert growth < 1 << 20, "a kept publication takes more than a kilobyte, ten thousand of them ten times as much"
     assert [c.version for slot in registry.slots() for c in registry.candidates(slot)] == ["9999", "9999"]
 
 
 def test_threads_that_resolve_during_publications_see_one_publication_whole() -> None:
     current = Registry().with_source("manifest", publication(0))
+    seen: list[set[str]] = [set(), set(), set()]
     done = threading.Event()
 
-    def read() -> tuple[int, set[str]]:
-        seen: set[str] = set()
+    def read(versions_seen: set[str]) -> int:
         mixed = 0
         while not done.is_set():
             registry = current
             versions = [resolve(registry, Policy(), slot).require().version for slot in (CACHE, QUEUE)]
             mixed += versions[0] != versions[1]
-            seen.update(versions)
-        return mixed, seen
+            versions_seen.update(versions)
+        return mixed
 
+    deadline = time.monotonic() + 60
     with ThreadPoolExecutor(3) as at_once:
-        readers = [at_once.submit(read) for _ in range(3)]
-        for number in range(3_000):
+        readers = [at_once.submit(read, versions_seen) for versions_seen in seen]
+        for number in count(1):
             current = current.with_source("manifest", publication(number))
+            if min(map(len, seen)) > 20 or time.monotonic() > deadline:
+                break
         done.set()
-    assert [reader.result()[0] for reader in readers] == [0, 0, 0]
-    assert max(len(reader.result()[1]) for reader in readers) > 10, "nobody read while it was published"
+    assert [reader.result() for reader in readers] == [0, 0, 0]
+    assert min(map(len, seen)) > 20, "too little was read while it was published"
 
 
 def test_publication_with_one_bad_candidate_leaves_what_was_there() -> None:

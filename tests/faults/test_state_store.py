@@ -334,6 +334,22 @@ def test_state_of_any_content_is_read_or_moved_aside_and_then_written_to(content
         assert not kept.exists() or kept.read_bytes() == content
 
 
+def test_damage_that_only_a_write_would_meet_is_found_at_the_start(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.path.write_bytes(WRITTEN)
+    with closing(sqlite3.connect(store.path)) as database:
+        page, size = (
+            database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'swap_slot'").fetchone()[0],
+            database.execute("PRAGMA page_size").fetchone()[0],
+        )
+    content = bytearray(WRITTEN)
+    content[(page - 1) * size : page * size] = bytes(size)
+    store.path.write_bytes(content)
+    assert "damaged" in store.load().discarded
+    store.append([RECORD])
+    assert store.load().history == (RECORD,)
+
+
 # Killed in the middle of a write
 
 WRITER = """

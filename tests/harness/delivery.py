@@ -38,10 +38,13 @@ class Upstream:
 
     def entry(self, version: str = "1.0", *, module: str = MODULE, **changed: Any) -> dict[str, Any]:
         """Build a wheel of that version, and return the entry that offers what is in it."""
-        files = {"upstream.py": module.format(version=version)}
-        wheel = build_wheel(self.directory, "upstream", version, files)
         fields = {"domain": "adapter", "key": "cache", "provider": "remote", "factory": "upstream:Cache"}
-        return {**fields, "version": version, "priority": 50, "wheel": wheel, **changed}
+        files = {"upstream.py": module.format(version=version)}
+        return self.pack("upstream", version, files, **{**fields, "priority": 50, **changed})
+
+    def pack(self, name: str, version: str, files: Mapping[str, str], **entry: Any) -> dict[str, Any]:
+        """Build a wheel of *files*, and return *entry* with it."""
+        return {"version": version, "wheel": build_wheel(self.directory, name, version, files), **entry}
 
     def publish(self, *entries: Mapping[str, Any], signer: Signer | None = None, **more: Any) -> bytes:
         """Publish *entries*, or version 1.0 of the wheel alone, and return the signed manifest."""

@@ -214,37 +214,15 @@ async def test_health_shown_after_the_rollback_is_not_that_of_the_unhealthy_inst
     workshop: Workshop, events: Events
 ) -> None:
     health = Health()
-    settings = settings_of({"soak": 400.0}, health_interval=10.0)
-    async with running(settings, events, *two(workshop, health)) as runtime:
-        await runtime.swap(PART)
-        await anyio.sleep(5)  # so that a regular probe of the new instance comes before that of the soak
-        await runtime.swap(PART, provider="b")
+    async with running(SOAKING, events, *two(workshop, health)) as runtime:
+        await soaking(runtime)
         health.well = False
+        await runtime.probe(PART)
         while runtime.snapshot().record(PART).provider == "b":
             await anyio.sleep(0.5)
         shown = runtime.snapshot().record(PART).health
     assert shown is not None
     assert shown.healthy
-
-
-async def test_failures_of_the_unhealthy_instance_do_not_count_against_the_old_one(
-    workshop: Workshop, events: Events
-) -> None:
-    health, old = Health(), Health()
-    settings = settings_of({"soak": 400.0}, health_interval=10.0, failure_threshold=2)
-    a, b = two(workshop, health)[1], workshop.candidate("a", priority=1, health=old)
-    async with running(settings, events, a, b) as runtime:
-        await runtime.swap(PART)
-        await anyio.sleep(5)
-        await runtime.swap(PART, provider="b")
-        health.well = False
-        while runtime.snapshot().record(PART).provider == "b":
-            await anyio.sleep(0.5)
-        old.well = False
-        await anyio.sleep(12)  # one regular probe
-        assert not [
-            quarantined for quarantined in events.named("candidate-quarantined") if quarantined["provider"] == "a"
-        ]
 
 
 # What is asked meanwhile

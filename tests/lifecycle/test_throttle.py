@@ -231,3 +231,62 @@ async def test_close_while_a_swap_is_held_back_closes_everything_once(
         await callers.start(hold, runtime)
         await runtime.apply(sized(99, drain_timeout=300.0))
     workshop.require_closed_once()
+
+
+async def test_caller_of_a_slot_that_was_lost_while_a_swap_was_held_back_waits_for_the_next_one(
+    workshop: Workshop, events: Events
+) -> None:
+    async def well_so_far() -> bool:
+        return len(workshop.by("a")) <= LIMIT + 1  # it cannot be brought back
+
+    async def second() -> None:
+        await anyio.sleep(1)
+
+    async def lose(runtime: Runtime) -> None:
+        with pytest.raises(Exception, match="nothing serves"):
+            await runtime.swap(PART, provider="b")
+
+    a = workshop.candidate("a", exclusive=True, priority=1, health=well_so_far)
+    b = workshop.candidate("b", health=answer(False), build=second)
+    async with running(sized(0), events, a, b, workshop.candidate("c", build=second)) as runtime:
+        await runtime.swap(PART)
+        await flap(runtime, LIMIT + 1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lose, runtime)
+            await anyio.sleep(0.5)
+            tasks.start_soon(lambda: runtime.swap(PART, provider="c"))
+            await anyio.sleep(1)  # a and b failed, c is being built, and the swap that was held back still waits
+            started = anyio.current_time()
+            assert await use_once(runtime, PART) == "c"
+            assert anyio.current_time() - started == 0.5
+
+
+async def test_caller_is_served_by_whoever_comes_first_when_another_swap_is_held_back(
+    workshop: Workshop, events: Events
+) -> None:
+    async def second() -> None:
+        await anyio.sleep(1)
+
+    async def well_so_far() -> bool:
+        return len(workshop.by("a")) <= LIMIT + 1
+
+    async def lose(runtime: Runtime) -> None:
+        with pytest.raises(Exception, match="nothing serves"):
+            await runtime.swap(PART, provider="b")
+
+    a = workshop.candidate("a", exclusive=True, priority=1, health=well_so_far)
+    b = workshop.candidate("b", health=answer(False), build=second)
+    async with running(sized(0), events, a, b, workshop.candidate("c", build=second)) as runtime:
+        await runtime.swap(PART)
+        await flap(runtime, LIMIT + 1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lose, runtime)
+            await anyio.sleep(0.5)
+            tasks.start_soon(lambda: runtime.swap(PART, provider="c"))
+            await anyio.sleep(1)
+            changed = {"a": {"size": LIMIT + 1}, "c": {"size": 9}}  # so that c is built anew when it may be
+            settings = settings_of(provider_settings=changed, max_swaps_per_minute=LIMIT)
+            tasks.start_soon(runtime.apply, settings)
+            started = anyio.current_time()
+            assert await use_once(runtime, PART) == "c"
+            assert anyio.current_time() - started == 0.5
