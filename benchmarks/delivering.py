@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -102,20 +102,29 @@ async def refreshing(budget: Budget) -> list[Row]:
 
 async def lagging(budget: Budget) -> list[Row]:
     """The longest wait of a ticker of 1 ms while a manifest is fetched, verified and registered; and of an idle one."""
-    size, (signer, key) = budget.sizes(100_000)[0], _new_signer()
-    with _published(packed(size, signer)) as (directory, url):
+    signer, key = _new_signer()
 
-        async def syncing() -> Sequence[float]:
-            with TemporaryDirectory(dir=directory) as place:
-                async with _delivering(url, key, Path(place)) as delivery:
-                    return [await _longest_wait(delivery.syncer.sync())]
+    async def idle() -> Sequence[float]:
+        return [await _longest_wait(asyncio.sleep(0.3))]
 
-        async def idle() -> Sequence[float]:
-            return [await _longest_wait(asyncio.sleep(0.3))]
+    contenders: dict[str, Sample] = {"idle loop": idle}
+    claims: list[Claim] = []
+    with ExitStack() as stack:
+        for size in budget.sizes(10_000, 100_000):
+            directory, url = stack.enter_context(_published(packed(size, signer)))
+            contenders[f"syncing loop, N={size:,}"] = _syncing(url, key, directory)
+            claims.append(Claim("loop lag in a sync", size, f"syncing loop, N={size:,}", "idle loop"))
+        rows = await measure(contenders, claims, budget)
+    return [replace(row, note=_verdict(row, LAG_AT_MOST)) for row in rows]
 
-        contenders = {"idle loop": idle, "syncing loop": syncing}
-        (row,) = await measure(contenders, [Claim("loop lag in a sync", size, "syncing loop", "idle loop")], budget)
-    return [replace(row, note=_verdict(row, LAG_AT_MOST))]
+
+def _syncing(url: str, key: str, directory: Path) -> Sample:
+    async def sample() -> Sequence[float]:
+        with TemporaryDirectory(dir=directory) as place:
+            async with _delivering(url, key, Path(place)) as delivery:
+                return [await _longest_wait(delivery.syncer.sync())]
+
+    return sample
 
 
 def _verdict(row: Row, at_most: float | None) -> str:

@@ -31,7 +31,9 @@ _WEAKENS: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
         "allow_plain_http": lambda value, _: value,
         "signature_threshold": lambda value, known: value < known,
         "max_age": lambda value, known: value is None or (known is not None and value > known),
-        "public_key": lambda value, _: bool(value),
+        "max_stale": lambda value, known: value > known,
+        "min_version": lambda value, known: known is not None and (value is None or value < known),
+        **dict.fromkeys(("public_key", "tuf_root"), lambda value, _: bool(value)),
         **dict.fromkeys(("public_keys", "allowed_factories", "allowed_hosts"), _longer),
     }
 )

@@ -198,6 +198,8 @@ def keep_trust(running: RemoteSettings, proposed: RemoteSettings) -> tuple[Remot
         "allowed_factories": not set(proposed.allowed_factories) <= set(running.allowed_factories),
         "allowed_hosts": not set(proposed.allowed_hosts) <= set(running.allowed_hosts),
         "max_age": running.max_age is not None and (proposed.max_age is None or proposed.max_age > running.max_age),
+        "max_stale": proposed.max_stale > running.max_stale,
+        "min_version": (proposed.min_version or 0) < (running.min_version or 0),
     }
     held = {name: getattr(running, name) for name, weakens in weaker.items() if weakens}
     keys = {key for key in (proposed.public_key, *proposed.public_keys) if key}

@@ -533,13 +533,31 @@ def test_weaker_trust_is_held_until_a_restart(place: Place) -> None:
         "allowed_hosts": ["elsewhere.example"],
         "allow_plain_http": True,
         "public_key": "",
+        "min_version": 1,
+        "max_age": 7200,
+        "max_stale": 60,
     }
+    place.configure(min_version=2, max_age=3600, max_stale=30)
+    place.upstream.publish(version=2)
     with running(place.directory) as daemon:
         before = settings_of(daemon)
         place.configure(**weaker)
         held = {name: daemon.wait_event("config-held", setting=f"remote.{name}")["error"] for name in weaker}
         assert settings_of(daemon) == before
     assert set(held.values()) == {"weakens trust: takes effect at a restart"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TUF_ROOT", "root.json"), ("MIN_VERSION", "1"), ("MAX_AGE", "7200"), ("MAX_STALE", "31536000")]
+)
+def test_environment_cannot_weaken_what_the_settings_say(
+    place: Place, typed: Typing, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    place.configure(min_version=2, max_age=3600)
+    monkeypatch.setenv(f"ONEIRIC_REMOTE__{name}", value)
+    answer = typed("remote-sync")
+    assert (answer.code, place.publisher.requests) == (4, [])
+    assert f"remote.{name.lower()}: the environment may make remote stricter, never more lenient" in answer.err
 
 
 def settings_of(daemon: Daemon) -> dict[str, Any]:
