@@ -153,8 +153,10 @@ class Syncer:
             return await to_thread.run_sync(partial(again, now=now)), ()
         except TrustError as error:
             expired_at = _expired_at(record, policy)
-            since = -1.0 if expired_at is None else (now - expired_at).total_seconds()
-            if error.reason != "expired" or not 0 <= since <= settings.max_stale:
+            if error.reason != "expired" or expired_at is None:
+                raise
+            since = (now - expired_at).total_seconds()
+            if since > settings.max_stale:
                 raise
             fresh = await to_thread.run_sync(partial(again, now=record.accepted_at or now))
             if record.floor is None or fresh.floor.digest != record.floor.digest:  # not the one that was accepted then

@@ -66,15 +66,26 @@ RICH = """
 FILES: dict[str, str | bytes] = {"shop/__init__.py": RICH, "shop/other.py": "x = 7"}
 
 
+OTHERS: set[str] = set()  # what other tests in this process still hold open
+
+
+@pytest.fixture(autouse=True)
+def _leave_others_alone() -> None:
+    gc.collect()
+    OTHERS.clear()
+    OTHERS.update(remembered())
+
+
 def modules() -> list[str]:
     """Return the names of all modules of artifacts that the host knows."""
-    return [name for name in sys.modules if name == ROOT or name.startswith(f"{ROOT}.")]
+    mine = (name for name in sys.modules if name == ROOT or name.startswith(f"{ROOT}."))
+    return [name for name in mine if name not in OTHERS]
 
 
 def remembered() -> list[str]:
     """Return what the standard library remembers of any artifact."""
     inspected = vars(inspect)
-    return [
+    found = [
         *modules(),
         *(str(finder) for finder in sys.meta_path if type(finder).__module__.startswith("oneiric.")),
         *(file for file in linecache.cache if file.startswith("<shop")),
@@ -83,6 +94,7 @@ def remembered() -> list[str]:
         *(name for name in inspected["modulesbyfile"].values() if name.startswith(ROOT)),
         *(name for name in inspected["_filesbymodname"] if name.startswith(ROOT)),
     ]
+    return [name for name in found if name not in OTHERS]
 
 
 def test_released_artifact_leaves_nothing_behind() -> None:

@@ -289,7 +289,7 @@ def failing(cache: Cache, work: str, *how: str) -> str:
     """Do *work* in a process whose system calls fail as strace(1) is told; return what came of it."""
     require("strace")
     program = [sys.executable, "-c", WORKER, str(cache.directory), work]
-    command = ["strace", "--follow-forks", "--output=/dev/null", *how, *program]
+    command = ["strace", "--follow-forks", "--output=/dev/null", *how, *program]  # the last output wins
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout.strip()
 
@@ -306,6 +306,16 @@ def test_unreadable_block_reads_as_a_damaged_file(cache: Cache) -> None:
     cache.write_artifact(NAME, b"content")
     how = (f"--trace-path={path_of(cache)}", "--inject=read:error=EIO")
     assert failing(cache, f"cache.read_artifact({NAME!r}, 99)", *how) == "b''"
+
+
+def test_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_the_write_ends(cache: Cache) -> None:
+    trace = cache.directory.with_name("trace")
+    calls = "--trace=openat,write,fsync,renameat"
+    failing(cache, f"cache.write_artifact({NAME!r}, b'content')", "-y", calls, f"--output={trace}")
+    lines = [line for line in trace.read_text().splitlines() if f"{cache.directory}/artifacts" in line]
+    done = [re.sub(r"\d+ +(\w+)\(.*", r"\1", line) for line in lines if "O_DIRECTORY" not in line]
+    assert done == ["openat", "write", "fsync", "renameat", "fsync"]
+    assert ("O_EXCL" in lines[-5], ".tmp-" in lines[-3], ".tmp-" in lines[-1]) == (True, True, False)
 
 
 def test_what_a_crash_left_behind_goes_with_the_next_manifest(cache: Cache) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -102,27 +102,28 @@ async def test_refresh_asks_at_every_interval_give_or_take_a_tenth(consumer: Con
     assert max(waits) - min(waits) > 0.1 * INTERVAL, "a thousand daemons would ask in step"
 
 
-ERRORS: list[Exception] = [
-    FetchError("http: 404", reason="http", status=404),
-    TrustError("no", reason="signature"),
-    ManifestError("no"),
-    OneiricError("no"),
-    OSError(28, "No space left on device"),
-    RuntimeError("can't start new thread"),
-    MemoryError(),
-    RecursionError("too deep"),
-    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
-    ExceptionGroup("some", [ValueError("no")]),
-    AssertionError("a bug"),
-    StopAsyncIteration(),
+# Made anew for each test: an error that was raised holds on to all there was then.
+ERRORS: list[Callable[[], Exception]] = [
+    lambda: FetchError("http: 404", reason="http", status=404),
+    lambda: TrustError("no", reason="signature"),
+    lambda: ManifestError("no"),
+    lambda: OneiricError("no"),
+    lambda: OSError(28, "No space left on device"),
+    lambda: RuntimeError("can't start new thread"),
+    lambda: MemoryError(),
+    lambda: RecursionError("too deep"),
+    lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    lambda: ExceptionGroup("some", [ValueError("no")]),
+    lambda: AssertionError("a bug"),
+    lambda: StopAsyncIteration(),
 ]
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-async def test_refresh_survives_and_reports_every_exception(consumer: Consumer, error: Exception) -> None:
+@pytest.mark.parametrize("make", ERRORS, ids=lambda make: type(make()).__name__)
+async def test_refresh_survives_and_reports_every_exception(consumer: Consumer, make: Callable[[], Exception]) -> None:
     consumer.set(failure_threshold=100)
     consumer.web.publish(part())
-    consumer.web.faults[URL] = failing(error)
+    consumer.web.faults[URL] = failing(make())
     async with refreshing(consumer) as refresh, refresh:
         await refresh.until(10.5 * INTERVAL)
         failures = consumer.record.failures

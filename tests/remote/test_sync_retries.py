@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
+from typing import Any
 
 import anyio
 import pytest
 
 from oneiric.core.breaker import BreakerState
 from oneiric.errors import FetchError, OneiricError, TrustError
+from oneiric.remote.ledger import Record
 from oneiric.remote.sync import Syncer
 from oneiric.testing import virtual_clock
 from tests.remote.consumer import Consumer, Fault, consumer, failing, part, unavailable
@@ -48,42 +50,42 @@ async def taken(syncer: Syncer) -> float:
 
 
 @pytest.mark.parametrize(
-    "error",
+    "how",
     [
-        FetchError("timeout: nothing heard", reason="timeout"),
-        FetchError("connection: refused", reason="connection"),
-        FetchError("dns: no such host", reason="dns"),
-        FetchError("http: 500", reason="http", status=500),
-        FetchError("http: 503", reason="http", status=503),
-        FetchError("http: 429", reason="http", status=429),
+        {"message": "timeout: nothing heard", "reason": "timeout"},
+        {"message": "connection: refused", "reason": "connection"},
+        {"message": "dns: no such host", "reason": "dns"},
+        {"message": "http: 500", "reason": "http", "status": 500},
+        {"message": "http: 503", "reason": "http", "status": 503},
+        {"message": "http: 429", "reason": "http", "status": 429},
     ],
-    ids=str,
+    ids=lambda how: how["message"],
 )
-async def test_failure_that_may_pass_is_asked_again_twice(consumer: Consumer, error: FetchError) -> None:
+async def test_failure_that_may_pass_is_asked_again_twice(consumer: Consumer, how: dict[str, Any]) -> None:
     consumer.web.publish(part())
-    times(2, failing(error), consumer)
+    times(2, failing(FetchError(**how)), consumer)
     assert (await consumer.syncer().sync()).outcome == "success"
     assert consumer.web.asked.count(URL) == 3
-    times(3, failing(error), consumer)
+    times(3, failing(FetchError(**how)), consumer)
     with pytest.raises(FetchError):
         await consumer.syncer().sync()
 
 
 @pytest.mark.parametrize(
-    "error",
+    "how",
     [
-        FetchError("tls: unknown authority", reason="tls"),
-        FetchError("http: 404", reason="http", status=404),
-        FetchError("http: 403", reason="http", status=403),
-        FetchError("size: too large", reason="size"),
-        FetchError("redirect: elsewhere", reason="redirect"),
-        FetchError("policy: not allowed", reason="policy"),
-        FetchError("file: none", reason="file"),
+        {"message": "tls: unknown authority", "reason": "tls"},
+        {"message": "http: 404", "reason": "http", "status": 404},
+        {"message": "http: 403", "reason": "http", "status": 403},
+        {"message": "size: too large", "reason": "size"},
+        {"message": "redirect: elsewhere", "reason": "redirect"},
+        {"message": "policy: not allowed", "reason": "policy"},
+        {"message": "file: none", "reason": "file"},
     ],
-    ids=str,
+    ids=lambda how: how["message"],
 )
-async def test_failure_that_stays_is_asked_once_and_counts_one(consumer: Consumer, error: FetchError) -> None:
-    consumer.web.faults[URL] = failing(error)
+async def test_failure_that_stays_is_asked_once_and_counts_one(consumer: Consumer, how: dict[str, Any]) -> None:
+    consumer.web.faults[URL] = failing(FetchError(**how))
     syncer = consumer.syncer()
     assert await taken(syncer) == 0
     assert (consumer.web.asked, syncer.breaker(consumer.record).failures) == ([URL], 1)
@@ -263,6 +265,13 @@ async def test_look_at_the_breaker_during_a_sync_takes_nothing_back(broken: Cons
     broken.web.faults[URL] = look
     await fail(syncer)
     assert (seen, syncer.breaker(broken.record).is_probing) == ([True], False)
+
+
+async def test_look_at_the_breaker_is_not_remembered(broken: Consumer) -> None:
+    await fail(broken.syncer(), THRESHOLD)
+    restarted = broken.syncer()
+    assert restarted.breaker(broken.record).failures == THRESHOLD
+    assert restarted.breaker(Record()).failures == 0
 
 
 async def test_restart_keeps_the_counts_and_lets_one_try_at_once(broken: Consumer) -> None:
