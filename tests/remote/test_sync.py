@@ -18,6 +18,7 @@ from oneiric.errors import ConfigError, FetchError, OneiricError, TrustError
 from oneiric.remote.offers import SOURCE
 from oneiric.remote.sync import Syncer
 from oneiric.testing import Workshop, bare_settings, virtual_clock
+from tests.harness.simulation import without_threads
 from tests.remote.consumer import (
     Consumer,
     answering,
@@ -45,11 +46,14 @@ def anyio_backend() -> object:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_open(consumer: Consumer) -> Iterator[None]:
+    gc.collect()
+    others = open_artifacts()  # what other tests in this process still hold
     yield
     consumer.offered = None
     consumer.web.faults.clear()  # an error that was raised holds on to all there was then
     gc.collect()
-    assert open_artifacts() == [], "an artifact was left open"
+    left = [name for name in open_artifacts() if name not in others]
+    assert left == [], "an artifact was left open"
 
 
 # What is accepted
@@ -599,33 +603,37 @@ async def test_slot_that_nobody_offers_any_more_keeps_its_instance(consumer: Con
 @in_real_time
 async def test_thousand_syncs_of_one_manifest_leave_memory_and_registry_flat(consumer: Consumer) -> None:
     consumer.web.publish(*(part(number) for number in range(5)))
-    async with Runtime.open(bare_settings(), sink=lambda *_: None, environ={}) as runtime:
-        syncer = consumer.syncer(
-            publish=lambda candidates: offer_to(runtime, candidates), emit=lambda _event, **_fields: None
-        )
+    opened = Runtime.open(bare_settings(), sink=lambda *_: None, environ={})
+    with without_threads():
+        async with opened as runtime:
+            syncer = consumer.syncer(
+                publish=lambda candidates: offer_to(runtime, candidates), emit=lambda _event, **_fields: None
+            )
 
-        async def sync(times: int) -> tuple[int, int]:
-            for _ in range(times):
-                await syncer.sync()
-            consumer.web.asked.clear()
-            consumer.web.tags.clear()
-            gc.collect()
-            return len(gc.get_objects()), int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+            async def sync(times: int) -> tuple[int, int]:
+                for _ in range(times):
+                    await syncer.sync()
+                consumer.web.asked.clear()
+                consumer.web.tags.clear()
+                gc.collect()
+                return len(gc.get_objects()), int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-        objects, memory = await sync(100)
-        then = await sync(900)
-        assert (then[0] - objects < 100, then[1] - memory < 2 << 20) == (True, True), f"{objects}, {memory} to {then}"
-        assert len(runtime.snapshot().slots) == 5
+            objects, memory = await sync(100)
+            then = await sync(900)
+            assert (then[0] - objects < 100, then[1] - memory < 2 << 20) == (True, True), (
+                f"{objects}, {memory} to {then}"
+            )
+            assert len(runtime.snapshot().slots) == 5
     assert consumer.record.successes == 1000
 
 
 async def test_many_different_manifests_leave_modules_and_artifacts_flat(consumer: Consumer) -> None:
-    syncer, modules = consumer.syncer(), 0
-    for number in range(25):
+    syncer, modules = consumer.syncer(), set[int]()
+    for number in range(20):
         consumer.web.publish(part(number), version=number + 1)
         await syncer.sync()
-        gc.collect()
         assert [number_of(candidate) for candidate in consumer.offered or ()] == [number]
-        modules = modules or len(sys.modules)
-        assert (len(open_artifacts()), len(sys.modules)) == (1, modules)
+        modules.add(len(sys.modules))
+    gc.collect()
+    assert (len(open_artifacts()), max(modules) - min(modules) < 10) == (1, True)
     consumer.offered = None

@@ -201,8 +201,8 @@ async def test_rehearsal_passes_an_open_breaker_and_leaves_it_open(broken: Consu
     assert (await syncer.sync()).outcome == "skipped"
 
 
-async def hundred(syncer: Syncer) -> Counter[str]:
-    """Have a hundred synchronise at once; return how they ended."""
+async def at_once(syncer: Syncer, number: int) -> Counter[str]:
+    """Have *number* synchronise at once; return how they ended."""
     ends: Counter[str] = Counter()
 
     async def sync() -> None:
@@ -212,7 +212,7 @@ async def hundred(syncer: Syncer) -> Counter[str]:
             ends["failed"] += 1
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(100):
+        for _ in range(number):
             tasks.start_soon(sync)
     return ends
 
@@ -222,7 +222,7 @@ async def test_half_open_breaker_lets_exactly_one_of_a_hundred_through(broken: C
     await fail(syncer, THRESHOLD)
     broken.later(seconds=60)
     broken.web.asked.clear()
-    assert (await hundred(syncer), broken.web.asked) == (Counter(skipped=99, failed=1), [URL])
+    assert (await at_once(syncer, 100), broken.web.asked) == (Counter(skipped=99, failed=1), [URL])
     assert broken.events.named("circuit-breaker-changed")[-1]["state"] == "open"
 
 
@@ -231,7 +231,7 @@ async def test_half_open_breaker_closes_with_one_success(broken: Consumer) -> No
     await fail(syncer, THRESHOLD)
     broken.later(seconds=60)
     broken.web.faults.clear()
-    assert await hundred(syncer) == Counter(unchanged=99, success=1)
+    assert await at_once(syncer, 10) == Counter(unchanged=9, success=1)
     assert broken.events.named("circuit-breaker-changed")[-1] == {
         "source": "remote",
         "state": "closed",
@@ -301,5 +301,5 @@ async def test_one_sync_runs_at_a_time(consumer: Consumer) -> None:
         running -= 1
 
     consumer.web.faults[URL] = count
-    await hundred(consumer.syncer())
+    await at_once(consumer.syncer(), 10)
     assert (most, consumer.publications, digest(part()) in str(consumer.events.all)) == (1, 1, True)
