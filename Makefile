@@ -1,5 +1,6 @@
 # make run    start the daemon on the bundled example and say what to try
 # make test   everything that has to hold: style, types, layers, tests
+# make others the core on every other supported Python here
 # make check  the quick half of it: style, types, layers
 # make fix    format and repair what can be repaired
 # make bench  the benchmark table
@@ -15,7 +16,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 run: $(VENV)/.run
 	@$(BIN)/python examples/shop/start.py
 
-test: check unit others
+test: check unit
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

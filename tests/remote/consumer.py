@@ -33,9 +33,13 @@ Fault = Callable[[], Awaitable[Any]]
 """Happens before an answer; what it returns, unless None, is answered instead."""
 
 
-@cache
 def part(number: int = 1) -> bytes:
     """Return a wheel whose part says *number*; the same bytes each time, although a wheel has the time in it."""
+    return _part(number)
+
+
+@cache
+def _part(number: int) -> bytes:
     return wheel({"shop/__init__.py": "", "shop/cache.py": f"class Cache:\n    number = {number}\n"})
 
 

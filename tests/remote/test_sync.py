@@ -17,7 +17,7 @@ from oneiric.core.candidate import Deferred
 from oneiric.errors import ConfigError, FetchError, OneiricError, TrustError
 from oneiric.remote.offers import SOURCE
 from oneiric.remote.sync import Syncer
-from oneiric.testing import Workshop, bare_settings, virtual_clock
+from oneiric.testing import Workshop, bare_settings
 from tests.harness.simulation import without_threads
 from tests.remote.consumer import (
     Consumer,
@@ -35,13 +35,7 @@ from tests.remote.wheels import digest, wheel
 
 __all__ = ["consumer"]
 pytestmark = pytest.mark.anyio
-in_real_time = pytest.mark.parametrize("anyio_backend", ["asyncio"])  # work in threads takes some
 MIRROR = "https://mirror.example.org/oneiric/manifest.json"
-
-
-@pytest.fixture
-def anyio_backend() -> object:
-    return virtual_clock()
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +45,8 @@ def _nothing_stays_open(consumer: Consumer) -> Iterator[None]:
     yield
     consumer.offered = None
     consumer.web.faults.clear()  # an error that was raised holds on to all there was then
-    gc.collect()
+    if open_artifacts():
+        gc.collect()
     left = [name for name in open_artifacts() if name not in others]
     assert left == [], "an artifact was left open"
 
@@ -301,7 +296,7 @@ async def test_cancelled_sync_changes_nothing_and_proves_nothing(consumer: Consu
     consumer.web.publish(part(1), version=2)
     for url in list(consumer.web.files):
         consumer.web.faults = {url: anyio.sleep_forever}
-        with anyio.move_on_after(1) as scope:
+        with anyio.move_on_after(0.1) as scope:
             await syncer.sync()
         if scope.cancelled_caught:
             assert (state_of(consumer), consumer.ledger.path.read_bytes()) == (before, written)
@@ -526,7 +521,6 @@ LAZY = {
 }
 
 
-@in_real_time
 async def test_withdrawn_entry_disappears_and_its_slot_swaps_to_the_next_best(
     consumer: Consumer, workshop: Workshop
 ) -> None:
@@ -548,7 +542,6 @@ async def offer_to(runtime: Runtime, candidates: Any) -> None:
     await runtime.offer(SOURCE, candidates)
 
 
-@in_real_time
 async def test_new_artifact_replaces_the_instance_made_of_the_old_one(consumer: Consumer) -> None:
     async with Runtime.open(bare_settings(), sink=consumer.events, environ={}) as runtime:
         syncer = consumer.syncer(publish=lambda candidates: offer_to(runtime, candidates))
@@ -562,7 +555,6 @@ async def test_new_artifact_replaces_the_instance_made_of_the_old_one(consumer: 
         assert (seen, len(open_artifacts())) == ([1, 2], 1)
 
 
-@in_real_time
 async def test_instance_in_use_can_import_more_of_an_artifact_that_was_withdrawn(consumer: Consumer) -> None:
     content = wheel(LAZY)
     async with Runtime.open(bare_settings(), sink=consumer.events, environ={}) as runtime:
@@ -583,7 +575,6 @@ async def test_instance_in_use_can_import_more_of_an_artifact_that_was_withdrawn
             assert cache.more() == 5
 
 
-@in_real_time
 async def test_slot_that_nobody_offers_any_more_keeps_its_instance(consumer: Consumer) -> None:
     async with Runtime.open(bare_settings(), sink=consumer.events, environ={}) as runtime:
         syncer = consumer.syncer(publish=lambda candidates: offer_to(runtime, candidates))
@@ -600,7 +591,6 @@ async def test_slot_that_nobody_offers_any_more_keeps_its_instance(consumer: Con
 # Long runs
 
 
-@in_real_time
 async def test_thousand_syncs_of_one_manifest_leave_memory_and_registry_flat(consumer: Consumer) -> None:
     consumer.web.publish(*(part(number) for number in range(5)))
     opened = Runtime.open(bare_settings(), sink=lambda *_: None, environ={})

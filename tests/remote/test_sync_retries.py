@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,7 @@ from oneiric.errors import FetchError, OneiricError, TrustError
 from oneiric.remote.ledger import Record
 from oneiric.remote.sync import Syncer
 from oneiric.testing import virtual_clock
+from tests.harness.simulation import without_threads
 from tests.remote.consumer import Consumer, Fault, consumer, failing, part, unavailable
 from tests.remote.publisher import MALLORY, URL
 from tests.remote.wheels import digest
@@ -26,6 +28,12 @@ THRESHOLD = 3
 @pytest.fixture
 def anyio_backend() -> object:
     return virtual_clock()
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_takes_time() -> Iterator[None]:
+    with without_threads():
+        yield
 
 
 def times(number: int, fault: Fault, consumer: Consumer, url: str = URL) -> None:
