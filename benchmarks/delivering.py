@@ -9,7 +9,6 @@ import asyncio
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
@@ -122,6 +121,7 @@ def _syncing(url: str, key: str, directory: Path) -> Sample:
     async def sample() -> Sequence[float]:
         with TemporaryDirectory(dir=directory) as place:
             async with _delivering(url, key, Path(place)) as delivery:
+                gc.collect()  # or it would wait for the sweeping up after the sample before it
                 return [await _longest_wait(delivery.syncer.sync())]
 
     return sample
@@ -278,7 +278,9 @@ def _child(*arguments: str) -> subprocess.Popen[str]:
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """Return the most memory that this process had; ``getrusage`` would count that of who started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def main(what: str, path: str, key: str = "") -> None:

@@ -74,24 +74,23 @@ class Slot(tuple[str, str], Generic[T]):
 Factory = Callable[..., T | Awaitable[T]]
 
 
-class Deferred:
+class Deferred(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A factory that is found only when an instance is about to be built, in a worker thread.
 
     Args:
         path: what it is called; another path is another factory.
         finder: returns the factory, called with *arguments*.
+
+    The collector of cyclic garbage passes it by, for there are as many as candidates: *arguments* must not lead back.
     """
 
-    __slots__ = ("__weakref__", "_arguments", "_finder", "path")
-
-    def __init__(self, path: str, finder: Callable[..., Callable[..., Any]], *arguments: Any) -> None:
-        self.path = path
-        self._finder = finder
-        self._arguments = arguments
+    path: str
+    finder: Callable[..., Callable[..., Any]]
+    arguments: tuple[Any, ...]
 
     def find(self) -> Callable[..., Any]:
         """Return the factory."""
-        return self._finder(*self._arguments)
+        return self.finder(*self.arguments)
 
     def __repr__(self) -> str:
         return f"Deferred({self.path!r})"

@@ -111,9 +111,9 @@ def _tidy(rows: Sequence[Any]) -> list[Entry] | None:
         return None
     try:
         entries = _DECODER.decode(text)
-        is_tidy = _ENCODER.encode(entries) == text or _are_canonical(
-            [row for row, entry in zip(rows, entries, strict=True) if _ENCODER.encode(entry) != bytes(row)]
-        )
+        again = _ENCODER.encode_lines(entries).splitlines()
+        others = [row for row, line in zip(rows, again, strict=True) if bytes(row) != line]
+        is_tidy = not others or _are_canonical(others)
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     in_lower_case = all(one.sha256 is None or one.sha256 == one.sha256.lower() for one in entries)

@@ -276,6 +276,7 @@ class _Judge:
     def __init__(self, policy: TrustPolicy, url: str) -> None:
         self._policy = policy
         self._origins = Origins(url, allowed_hosts=policy.allowed_hosts, allow_plain_http=policy.allow_plain_http)
+        self._allowed: set[str] = set()
 
     def judge(self, entries: list[Entry], start: int) -> None:
         """Raise TrustError for the first of *entries* that does."""
@@ -293,9 +294,12 @@ class _Judge:
     def _judge_factory(self, entry: Entry, index: int) -> None:
         """Raise TrustError unless the factory is in a module that the operator allowed, or in one below it."""
         module = entry.factory.partition(":")[0]
+        if module in self._allowed:
+            return
         if _is_below(module, _NEVER) or not any(_is_below(module, name) for name in self._policy.allowed_factories):
             what = f"entries[{index}].factory: a manifest may not name a factory in {module}"
             _refuse("factory", what, "publish an artifact that holds it, or add its module to remote.allowed_factories")
+        self._allowed.add(module)
 
 
 def _is_below(module: str, above: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from oneiric.core.candidate import Candidate, Deferred, Slot, is_name
@@ -23,15 +24,13 @@ def offers(manifest: Manifest, artifacts: Mapping[str, Artifact]) -> tuple[Candi
     Args:
         artifacts: the opened ones by the names under which they are cached; the candidates take them over.
     """
-    stack = manifest.source if is_name(manifest.source) else SOURCE
     held = {name: _Held(artifact) for name, artifact in artifacts.items()}
-    return tuple(_candidate(entry, stack, held) for entry in manifest.entries)
+    return _candidates(manifest, held)
 
 
 def listed(manifest: Manifest) -> tuple[Candidate[Any], ...]:
     """Return the candidates that *manifest* offers, to look at and not to build."""
-    stack = manifest.source if is_name(manifest.source) else SOURCE
-    return tuple(_candidate(entry, stack, {}) for entry in manifest.entries)
+    return _candidates(manifest, {})
 
 
 class _Held:
@@ -46,7 +45,13 @@ class _Held:
         return self.artifact.load(path)
 
 
-def _candidate(entry: Entry, stack: str, held: Mapping[str, _Held]) -> Candidate[Any]:
+def _candidates(manifest: Manifest, held: Mapping[str, _Held]) -> tuple[Candidate[Any], ...]:
+    stack = manifest.source if is_name(manifest.source) else SOURCE
+    shared = cache(frozenset[str])  # few sets are different, and each would be one thing more to collect
+    return tuple(_candidate(entry, stack, held, shared(entry.capabilities)) for entry in manifest.entries)
+
+
+def _candidate(entry: Entry, stack: str, held: Mapping[str, _Held], capabilities: frozenset[str]) -> Candidate[Any]:
     return Candidate(
         slot=Slot(entry.domain, entry.key),
         provider=entry.provider,
@@ -55,7 +60,7 @@ def _candidate(entry: Entry, stack: str, held: Mapping[str, _Held]) -> Candidate
         stack_level=entry.stack_level,
         priority=entry.priority,
         version=entry.version,
-        capabilities=frozenset(entry.capabilities),
+        capabilities=capabilities,
         requires=entry.requires,
         python_version=entry.python_version,
         os_platform=entry.os_platform,
@@ -67,11 +72,11 @@ def _candidate(entry: Entry, stack: str, held: Mapping[str, _Held]) -> Candidate
 def _factory(entry: Entry, held: Mapping[str, _Held]) -> Deferred:
     path = entry.factory
     if entry.uri is None or entry.sha256 is None:
-        return Deferred(path, _installed, path)
+        return Deferred(path, _installed, (path,))
     cached = artifact_name(entry.sha256, entry.uri)
     artifact = held.get(cached)
     name = f"{cached}/{path}"
-    return Deferred(name, _opened, artifact, path, name)
+    return Deferred(name, _opened, (artifact, path, name))
 
 
 def _opened(artifact: _Held | None, path: str, name: str) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import gc
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -244,8 +245,21 @@ def number_of(candidate: Candidate[Any]) -> int:
 
 
 @pytest.fixture
-def consumer(tmp_path: Path) -> Consumer:
-    return Consumer(tmp_path)
+def consumer(tmp_path: Path) -> Iterator[Consumer]:
+    """A machine that never synchronised; when it is gone, no artifact may be left open."""
+    others = settled()  # what other tests in this process still hold
+    consumer = Consumer(tmp_path)
+    yield consumer
+    consumer.offered = None
+    consumer.web.faults.clear()  # an error that was raised holds on to all there was then
+    assert [name for name in settled() if name not in others] == [], "an artifact was left open"
+
+
+def settled() -> list[str]:
+    """Return the artifacts that are open although nobody refers to them."""
+    if open_artifacts():
+        gc.collect()
+    return open_artifacts()
 
 
 def open_artifacts() -> list[str]:
