@@ -26,7 +26,7 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 
 # Programs that the tests start or inject faults with, by Debian package where the names differ.
-PROGRAMS := redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux
+PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:prometheus-alertmanager redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux
 
 unit: $(VENV)/.dev
 	scripts/system-packages $(PROGRAMS)

@@ -1,7 +1,7 @@
 """The servers of the daemon: the control API on its Unix socket, and read-only HTTP for probes.
 
 Verbs exist on the socket alone: mode 0600, and each peer's uid is checked (the daemon's own or root), so that a web
-page, a container on the host network or another user cannot reach them. TCP answers GET on two paths and changes
+page, a container on the host network or another user cannot reach them. TCP answers GET on three paths and changes
 nothing.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import msgspec
 import uvicorn
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -168,7 +169,7 @@ def _user(uid: int) -> str:
 
 
 def public_app(daemon: Daemon, hosts: frozenset[str]) -> Starlette:
-    """Return what TCP serves: ``/healthz`` and ``/readyz``, to a Host that a browser cannot be tricked into naming."""
+    """Return what TCP serves: probes and metrics, to a Host that a browser cannot be tricked into naming."""
 
     async def healthz(_request: Request) -> Response:
         return Response("ok\n", media_type="text/plain")
@@ -177,6 +178,12 @@ def public_app(daemon: Daemon, hosts: frozenset[str]) -> Starlette:
         return Response(
             "ready\n" if daemon.ready else "not ready\n", 200 if daemon.ready else 503, media_type="text/plain"
         )
+
+    async def metrics(_request: Request) -> Response:
+        from oneiric.observability.exposition import CONTENT_TYPE, expose
+
+        page = await to_thread.run_sync(expose, await daemon.readings())
+        return Response(page, headers={"content-type": CONTENT_TYPE})
 
     def guarded(answer: Any) -> Any:
         async def endpoint(request: Request) -> Response:
@@ -190,6 +197,7 @@ def public_app(daemon: Daemon, hosts: frozenset[str]) -> Starlette:
     return Starlette(
         routes=[
             StarletteRoute("/healthz", guarded(healthz), methods=["GET"]),
+            StarletteRoute("/metrics", guarded(metrics), methods=["GET"]),
             StarletteRoute("/readyz", guarded(readyz), methods=["GET"]),
         ],
         exception_handlers={HTTPException: _http_error},  # type: ignore[dict-item]

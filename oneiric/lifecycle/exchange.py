@@ -187,7 +187,7 @@ class Exchange:
                 hint=f"swap without --dry-run: {move.previous} is built again if {move.provider} fails",
             )
         try:
-            fresh = move.fresh = await self._instances.build(live, move.choice, reuse=False)
+            fresh = move.fresh = await self._instances.build(live, move.choice, aside=True)
             if not move.request.skip_health:
                 await self._instances.require_health(fresh)
         except ActivationError as error:
@@ -205,16 +205,14 @@ class Exchange:
         live.step(Step.COMMIT)
         live.health = health
         live.last_error = move.complaint and f"after the swap: {move.complaint}"
-        told = names(live.slot, fresh.provider)
-        milliseconds = round(move.duration * 1000, 3)
-        self._emit("instance-activated", **told, instance_id=fresh.identifier, duration_ms=milliseconds)
+        self._tell_activated(fresh, move.duration)
         if move.previous:
             self._emit(
                 "swap-complete",
-                **told,
+                **names(live.slot, fresh.provider),
                 previous_provider=move.previous,
-                duration_ms=milliseconds,
-                gap_ms=round(move.gap * 1000, 3),
+                duration_ms=_milliseconds(move.duration),
+                gap_ms=_milliseconds(move.gap),
                 by=move.request.by,
             )
         self._note(move, "success", move.previous)
@@ -235,14 +233,7 @@ class Exchange:
         serving = live.current.provider if live.current is not None else ""
         rolled_back = fresh is not None and bool(serving)
         live.last_error = f"{move.provider}: {error.message}"
-        self._emit(
-            "swap-failed",
-            **names(live.slot, move.provider),
-            error=error.message,
-            reason=error.reason,
-            duration_ms=round(move.duration * 1000, 3),
-            rolled_back=rolled_back,
-        )
+        self._tell_failed(move, move.provider, error, built=fresh is not None, rolled_back=rolled_back)
         if rolled_back:
             told = names(live.slot, serving)
             self._emit("swap-rollback", **told, failed_provider=move.provider, error=error.message)
@@ -250,18 +241,40 @@ class Exchange:
         return _failure(move, error, *notes)
 
     async def _restore(self, move: _Move, old: Instance) -> str:
-        """Build an exclusive instance again; return "" or why it could not be."""
+        """Build an exclusive instance again, an attempt of its own; return "" or why it could not be."""
         again: Instance | None = None
+        begun = anyio.current_time()
         try:
             again = await self._instances.build(move.live, old.choice)
             health = await self._instances.require_health(again)
         except ActivationError as error:
+            error.message = self._scrub(error.message)
             if again is not None:
                 await self._instances.dispose(again)
+            self._tell_failed(move, old.provider, error, built=again is not None, rolled_back=False)
             self._point(move.live, None, None)
-            return f"{old.provider} could not be built again: {self._scrub(error.message)}"
+            return f"{old.provider} could not be built again: {error.message}"
+        self._tell_activated(again, anyio.current_time() - begun)
         self._point(move.live, again, health)
         return ""
+
+    def _tell_activated(self, instance: Instance, duration: float) -> None:
+        told = names(instance.slot, instance.provider)
+        milliseconds = _milliseconds(duration)
+        self._emit("instance-activated", **told, instance_id=instance.identifier, duration_ms=milliseconds)
+
+    def _tell_failed(
+        self, move: _Move, provider: str, error: ActivationError, *, built: bool, rolled_back: bool
+    ) -> None:
+        self._emit(
+            "swap-failed",
+            **names(move.live.slot, provider),
+            error=error.message,
+            reason=error.reason,
+            duration_ms=_milliseconds(move.duration),
+            built=built,
+            rolled_back=rolled_back,
+        )
 
     def _note(self, move: _Move, outcome: Outcome, previous: str, error: ActivationError | None = None) -> None:
         live = move.live
@@ -272,6 +285,10 @@ class Exchange:
         live.outcomes[outcome] += 1
         live.history.append(record)
         self._record(record)
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
 
 
 def _uncleaned(provider: str, complaint: str) -> str:

@@ -61,19 +61,17 @@ class Instances:
 
     # In
 
-    async def build(self, live: LiveSlot, choice: Choice, *, reuse: bool = True) -> Instance:
-        """Return an instance of what was chosen: the pooled one if it is the same and well, unless not to *reuse* it.
+    async def build(self, live: LiveSlot, choice: Choice, *, aside: bool = False) -> Instance:
+        """Return an instance of what was chosen: the pooled one if it is the same and well.
+
+        Args:
+            aside: build a new one, which will never serve.
 
         Raises ActivationError.
         """
         candidate = choice.build.candidate
-        pooled = live.pooled
-        if reuse and pooled is not None and pooled.build.identity == choice.build.identity:
-            live.pooled = None
-            if not await self.complaint_of(pooled):
-                pooled.build = choice.build  # its rank may have changed
-                return pooled
-            await self.dispose(pooled)
+        if not aside and (pooled := await self._from_pool(live, choice)) is not None:
+            return pooled
         owner = (live.slot, candidate.provider)
         if self._is_fenced(owner):
             raise ActivationError(
@@ -108,9 +106,22 @@ class Instances:
             identifier=f"{live.slot}#{next(self._numbers)}",
             built_at=self._now(),
             memory_bytes=max(0, resident_bytes() - before),
+            aside=aside,
         )
         self._open.setdefault(live.slot, set()).add(instance)
         return instance
+
+    async def _from_pool(self, live: LiveSlot, choice: Choice) -> Instance | None:
+        pooled = live.pooled
+        if pooled is None or pooled.build.identity != choice.build.identity:
+            return None
+        live.pooled = None
+        if await self.complaint_of(pooled):
+            await self.dispose(pooled)
+            return None
+        pooled.build = choice.build  # its rank may have changed
+        self._emit("instance-reused", **names(live.slot, pooled.provider), instance_id=pooled.identifier)
+        return pooled
 
     async def _settings(self, choice: Choice, owner: object) -> Mapping[str, Any]:
         """Read the secrets that the settings refer to; a file may lie on a mount that hangs."""
@@ -210,7 +221,12 @@ class Instances:
         complaint = ""
         with anyio.CancelScope(shield=True):  # cut short, it would keep those who wait for `closed` waiting for ever
             complaint = await self._close(
-                instance.value, instance.slot, instance.provider, instance.identifier, timeout=timeout
+                instance.value,
+                instance.slot,
+                instance.provider,
+                instance.identifier,
+                aside=instance.aside,
+                timeout=timeout,
             )
         remaining = self._open[instance.slot]
         remaining.discard(instance)
@@ -222,12 +238,19 @@ class Instances:
 
     async def _close_late(self, slot: Slot[Any], provider: str, value: Any) -> None:
         """Close what a factory delivered after its time was up."""
-        await self._close(value, slot, provider, f"{slot}#late")
+        await self._close(value, slot, provider, f"{slot}#late", aside=True)
 
     async def _close(
-        self, value: Any, slot: Slot[Any], provider: str, identifier: str, *, timeout: float | None = None
+        self,
+        value: Any,
+        slot: Slot[Any],
+        provider: str,
+        identifier: str,
+        *,
+        aside: bool,
+        timeout: float | None = None,
     ) -> str:
-        told = {**names(slot, provider), "instance_id": identifier}
+        told = {**names(slot, provider), "instance_id": identifier, "aside": aside}
         self._emit("cleanup-started", **told)
         started = anyio.current_time()
         limit = self.timeouts.cleanup_timeout if timeout is None else timeout

@@ -31,9 +31,11 @@ class Lease(msgspec.Struct, Generic[T]):
     _held: Any = None
 
     async def __aenter__(self) -> T:
-        while (held := self._live.serving) is None:
-            await self._live.wait_serving()
+        live = self._live
+        while (held := live.serving) is None:
+            await live.wait_serving()
         held.leases += 1  # no await since `serving` was read: nobody can have begun to close it in between
+        live.granted += 1
         if self._holder:
             held.holder = self._holder
         self._held = held
@@ -61,6 +63,7 @@ class Lease(msgspec.Struct, Generic[T]):
                 if held is not None:
                     with held.guard:
                         held.thread_leases += 1
+                    live.thread_granted += 1
                     break
             anyio.from_thread.run(live.wait_serving, token=live.token)
         if self._holder:

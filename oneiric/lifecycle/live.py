@@ -14,7 +14,7 @@ from oneiric.core.candidate import Slot
 from oneiric.core.pulse import Pulse
 from oneiric.core.reconcile import Build
 from oneiric.core.states import Activity, State, Step, advance, shown
-from oneiric.errors import SlotUnavailableError
+from oneiric.errors import ActivationError, ConfigError, NoCandidateError, OneiricError, SlotUnavailableError
 from oneiric.lifecycle.queue import Queue
 from oneiric.lifecycle.reports import HISTORY, Choice, Health, SwapRecord
 
@@ -27,6 +27,7 @@ class Instance:
     """
 
     __slots__ = (
+        "aside",
         "awaited",
         "build",
         "built_at",
@@ -44,9 +45,17 @@ class Instance:
     )
 
     def __init__(
-        self, value: Any, choice: Choice, *, identifier: str, built_at: datetime, memory_bytes: int = 0
+        self,
+        value: Any,
+        choice: Choice,
+        *,
+        identifier: str,
+        built_at: datetime,
+        memory_bytes: int = 0,
+        aside: bool = False,
     ) -> None:
         self.value = value
+        self.aside = aside  # built to be looked at, not to serve
         self.choice = choice
         self.build: Build = choice.build
         self.identifier = identifier
@@ -91,7 +100,10 @@ class Instance:
 
 
 class LiveSlot:
-    """One slot in use. ``serving`` is what a new caller gets at once; None sends the caller to ``wait_serving``."""
+    """One slot in use. ``serving`` is what a new caller gets at once; None sends the caller to ``wait_serving``.
+
+    ``granted`` and ``refusals`` count the leases given, and those that failed by why, until someone gathers them.
+    """
 
     def __init__(self, slot: Slot[Any], activate: Callable[[LiveSlot], Awaitable[None]], token: Any) -> None:
         self.slot = slot
@@ -104,6 +116,9 @@ class LiveSlot:
         self.token = token
         self.guard = threading.Lock()
         self.thread = threading.get_ident()
+        self.granted = 0
+        self.thread_granted = 0
+        self.refusals: Counter[str] = Counter()
         self.automatic: deque[float] = deque(maxlen=1000)
         self.pooled: Instance | None = None
         self.pulse = Pulse()
@@ -168,4 +183,27 @@ class LiveSlot:
         if self.state is State.SWAPPING:  # an exclusive instance gave way: its successor comes, or itself again
             await self.wait_change()
         elif self.current is None:
-            await self._activate(self)
+            try:
+                await self._activate(self)
+            except OneiricError as error:
+                self.refusals[why_unresolved(error)] += 1
+                raise
+
+    def take_granted(self) -> int:
+        """Return how many leases were given since the last call; run it in the event loop."""
+        granted, self.granted = self.granted, 0
+        with self.guard:
+            granted, self.thread_granted = granted + self.thread_granted, 0
+        return granted
+
+
+def why_unresolved(error: OneiricError) -> str:
+    """Return why a slot could not be resolved to an instance, in a word of the catalog; "" when that is not why."""
+    if isinstance(error, NoCandidateError):
+        return error.reason
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConfigError):
+            return "config"
+        cause = cause.__cause__
+    return "unhealthy" if isinstance(error, ActivationError) else ""

@@ -20,6 +20,7 @@ async def {name}({signature}):
     while (_oneiric_held := _oneiric_live.serving) is None:
         await _oneiric_live.wait_serving()
     _oneiric_held.leases += 1
+    _oneiric_live.granted += 1
     try:
         return await _oneiric_held.value.{name}({arguments})
     finally:
@@ -32,6 +33,7 @@ async def {name}({signature}):
     while (_oneiric_held := _oneiric_live.serving) is None:
         await _oneiric_live.wait_serving()
     _oneiric_held.leases += 1
+    _oneiric_live.granted += 1
     _oneiric_stream = None
     try:
         _oneiric_stream = _oneiric_held.value.{name}({arguments})

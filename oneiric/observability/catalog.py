@@ -1,6 +1,7 @@
-"""Every event Oneiric reports: its level, its fields and what it tells, once.
+"""Every event and every metric that Oneiric reports: fields, labels, buckets, outcomes and reasons, once.
 
-A sink refuses an event that is not listed or that lacks a field, so nothing is emitted that is not documented here.
+Nothing is emitted that is not listed here, and a test sees to it that nothing is listed that is not emitted. Logs,
+metrics, alerts, dashboards and the reference pages take their names from here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
+from oneiric.core.domain import DOMAINS
+
 Level = Literal["debug", "info", "warning", "error"]
+Kind = Literal["counter", "gauge", "histogram"]
 
 
 class Event(NamedTuple):
@@ -61,7 +65,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             Event(
                 "swap-failed",
                 "error",
-                (*_INSTANCE, "error", "reason", "duration_ms", "rolled_back"),
+                (*_INSTANCE, "error", "reason", "duration_ms", "built", "rolled_back"),
                 "a new instance did not take over",
             ),
             Event(
@@ -70,9 +74,20 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
                 (*_INSTANCE, "failed_provider", "error"),
                 "the named provider still serves, the failed one was disposed of",
             ),
-            Event("cleanup-started", "info", (*_INSTANCE, "instance_id"), "an instance is drained and being closed"),
-            Event("cleanup-complete", "info", (*_INSTANCE, "instance_id", "duration_ms"), "an instance was closed"),
-            Event("cleanup-failed", "error", (*_INSTANCE, "instance_id", "error"), "an instance could not be closed"),
+            Event("instance-reused", "info", (*_INSTANCE, "instance_id"), "an instance left its pool to serve again"),
+            Event("cleanup-started", "info", (*_INSTANCE, "instance_id", "aside"), "a drained instance is closed"),
+            Event(
+                "cleanup-complete",
+                "info",
+                (*_INSTANCE, "instance_id", "aside", "duration_ms"),
+                "an instance was closed; aside: it was never to serve",
+            ),
+            Event(
+                "cleanup-failed",
+                "error",
+                (*_INSTANCE, "instance_id", "aside", "error"),
+                "an instance could not be closed",
+            ),
             Event(
                 "instance-leaked",
                 "warning",
@@ -107,6 +122,12 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
                 "debug",
                 ("source", "url", "manifest", "manifest_version", "entries", "duration_ms"),
                 "the manifest is the one in force",
+            ),
+            Event(
+                "remote-sync-skipped",
+                "debug",
+                ("source", "url", "reason"),
+                "nobody was asked: the circuit breaker is open",
             ),
             Event(
                 "remote-sync-error",
@@ -161,6 +182,267 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             Event("daemon-stopped", "info", ("pid", "unclosed", "duration_ms"), "every instance was dealt with"),
             Event("library-log", "warning", ("message", "exception"), "a library had something to say"),
             Event("task-failed", "error", ("task", "error"), "a background task raised and was started again"),
+        )
+    }
+)
+
+
+class Metric(NamedTuple):
+    """One metric. ``labels`` maps each label to its closed set of values, or to None where the program's names fill it.
+
+    ``group`` says where a person looks for it. Buckets are upper bounds, +Inf left out.
+    """
+
+    name: str
+    kind: Kind
+    labels: Mapping[str, tuple[str, ...] | None]
+    tells: str
+    group: str
+    buckets: tuple[float, ...] = ()
+
+
+_DOMAIN: Final = tuple(DOMAINS)
+_RESULT: Final = ("success", "failed")
+RESOLUTION_FAILURES: Final = ("no-candidates", "all-shadowed", "unhealthy", "config", "unknown-key")
+SWAP_OUTCOMES: Final = ("success", "failed", "rollback")
+SWAP_FAILURES: Final = ("health-check", "factory", "timeout", "hook")
+SOURCES: Final = ("remote", "adhoc")
+"""The configured manifest and its mirrors, and any other URL that ``remote-sync --manifest`` named."""
+OTHER: Final = "_other"
+"""The label value of keys and providers that are not known, or beyond the number that is told apart."""
+
+_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_RANKING: Final = (1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5)
+_SWAP_MS: Final = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 120_000)
+
+METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
+    {
+        metric.name: metric
+        for metric in (
+            Metric(
+                "oneiric_resolution_total",
+                "counter",
+                {"outcome": _RESULT, "domain": _DOMAIN, "key": None},
+                "questions who fills a slot that the running program asked: leases, resolve() and reconciliations",
+                "resolution",
+            ),
+            Metric(
+                "oneiric_resolution_failures_total",
+                "counter",
+                {"domain": _DOMAIN, "reason": RESOLUTION_FAILURES},
+                "those of them that nobody could answer with an instance or a candidate, by why",
+                "resolution",
+            ),
+            Metric(
+                "oneiric_resolution_duration_seconds",
+                "histogram",
+                {"domain": _DOMAIN},
+                "how long ranking the candidates of a slot took; answers that are remembered are sampled",
+                "resolution",
+                _RANKING,
+            ),
+            Metric(
+                "oneiric_candidates",
+                "gauge",
+                {"domain": _DOMAIN, "state": ("active", "shadowed", "rejected")},
+                "registered candidates, by what the resolver makes of them",
+                "resolution",
+            ),
+            Metric(
+                "oneiric_candidates_expected",
+                "gauge",
+                {"domain": _DOMAIN},
+                "keys that settings select or an operator pinned, each of which should have an active candidate",
+                "resolution",
+            ),
+            Metric(
+                "oneiric_slots_unfilled",
+                "gauge",
+                {"domain": _DOMAIN},
+                "slots that are selected, pinned or in use and that no candidate may fill",
+                "resolution",
+            ),
+            Metric(
+                "oneiric_plugins",
+                "gauge",
+                {"state": ("loaded", "failed")},
+                "installed plugins, by whether they could be loaded",
+                "resolution",
+            ),
+            Metric(
+                "oneiric_lifecycle_swap_total",
+                "counter",
+                {"outcome": SWAP_OUTCOMES, "domain": _DOMAIN, "key": None, "provider": None},
+                "attempts to put an instance in place, first activations included",
+                "lifecycle",
+            ),
+            Metric(
+                "oneiric_lifecycle_swap_failures_total",
+                "counter",
+                {"domain": _DOMAIN, "key": None, "reason": SWAP_FAILURES},
+                "attempts that did not put their instance in place, by why",
+                "lifecycle",
+            ),
+            Metric(
+                "oneiric_lifecycle_swap_duration_ms",
+                "histogram",
+                {"domain": _DOMAIN},
+                "milliseconds until callers had the new instance, or until the attempt was given up",
+                "lifecycle",
+                _SWAP_MS,
+            ),
+            Metric(
+                "oneiric_lifecycle_active_instances",
+                "gauge",
+                {"domain": _DOMAIN},
+                "instances that serve, or wait in a pool to serve again",
+                "lifecycle",
+            ),
+            Metric(
+                "oneiric_lifecycle_cleanup_total",
+                "counter",
+                {"domain": _DOMAIN},
+                "completed disposals; swaps minus these are the instances that serve or leak",
+                "lifecycle",
+            ),
+            Metric(
+                "oneiric_lifecycle_cleanup_failures_total",
+                "counter",
+                {"domain": _DOMAIN},
+                "disposals that raised or took too long",
+                "lifecycle",
+            ),
+            Metric(
+                "oneiric_lifecycle_health_check_failures_total",
+                "counter",
+                {"domain": _DOMAIN, "key": None, "provider": None},
+                "probes that said no, raised or took too long",
+                "lifecycle",
+            ),
+            Metric("oneiric_lifecycle_leases", "gauge", {"domain": _DOMAIN}, "leases held now", "lifecycle"),
+            Metric(
+                "oneiric_activity_components",
+                "gauge",
+                {"domain": _DOMAIN, "state": ("paused", "draining")},
+                "slots that take no new leases because an operator said so",
+                "lifecycle",
+            ),
+            Metric(
+                "oneiric_remote_sync_total",
+                "counter",
+                {"outcome": _RESULT, "source": SOURCES},
+                "synchronisations that were attempted",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_sync_skipped_total",
+                "counter",
+                {"source": SOURCES, "reason": ("circuit-open", "not-modified")},
+                "rounds that asked nobody, or found the manifest unchanged",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_sync_duration_seconds",
+                "histogram",
+                {"source": SOURCES},
+                "how long synchronisations took",
+                "remote",
+                _SECONDS,
+            ),
+            Metric(
+                "oneiric_remote_last_sync_duration_seconds",
+                "gauge",
+                {"source": SOURCES},
+                "how long the last synchronisation took",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_sync_consecutive_failures",
+                "gauge",
+                {"source": SOURCES},
+                "synchronisations that failed since the last that succeeded; kept across restarts",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_last_sync_timestamp_seconds",
+                "gauge",
+                {"source": SOURCES},
+                "when the last synchronisation ended, as Unix time; 0 for never",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_last_success_timestamp_seconds",
+                "gauge",
+                {"source": SOURCES},
+                "when the last synchronisation succeeded, as Unix time; 0 for never",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_manifest_expires_timestamp_seconds",
+                "gauge",
+                {"source": SOURCES},
+                "when the manifest in force expires, as Unix time; 0 for never, or where none is in force",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_circuit_breaker_open",
+                "gauge",
+                {"source": SOURCES},
+                "1 while the circuit breaker keeps synchronisations back",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_signature_required",
+                "gauge",
+                {"source": SOURCES},
+                "1 when unsigned manifests are refused",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_digest_checks_total",
+                "counter",
+                {"outcome": _RESULT},
+                "artifacts compared with the digest that the manifest names",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_signature_checks_total",
+                "counter",
+                {"outcome": _RESULT, "source": SOURCES},
+                "manifests whose signatures were verified",
+                "remote",
+            ),
+            Metric(
+                "oneiric_remote_quarantined_artifacts",
+                "gauge",
+                {},
+                "artifacts with a wrong digest, kept as evidence, that no right one has replaced",
+                "remote",
+            ),
+            Metric("oneiric_cache_size_bytes", "gauge", {}, "bytes in the cache, looked at once a minute", "remote"),
+            Metric("oneiric_cache_artifacts", "gauge", {}, "artifacts in the cache, looked at once a minute", "remote"),
+            Metric(
+                "oneiric_config_last_reload_successful",
+                "gauge",
+                {"domain": (*_DOMAIN, "app")},
+                "0 while the settings file of a domain, or app.yml, is invalid and the last good settings stay",
+                "settings",
+            ),
+            Metric(
+                "oneiric_config_changes_total",
+                "counter",
+                {"domain": (*_DOMAIN, "app")},
+                "changes of a settings file that were applied",
+                "settings",
+            ),
+            Metric(
+                "oneiric_event_loop_lag_seconds",
+                "gauge",
+                {},
+                "by how much the event loop was late at worst in the last half minute",
+                "process",
+            ),
+            Metric("oneiric_build_info", "gauge", {"version": None}, "1; the label says which version runs", "process"),
         )
     }
 )

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TextIO
 
 from oneiric.observability.catalog import EVENTS
 from oneiric.observability.describe import shorten
+from oneiric.observability.meters import Meters
 
 Sink = Callable[[str, str, Mapping[str, Any]], None]  # level, event, fields
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -23,10 +24,11 @@ class Emit(Protocol):
 
 
 class Reporter:
-    """Checks an event against the catalog, removes known secrets from it, and hands it to a sink."""
+    """Checks an event against the catalog, counts it, removes known secrets from it, and hands it to a sink."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, meters: Meters | None = None) -> None:
         self._sink = sink
+        self._meters = meters
         self._secrets: tuple[str, ...] = ()
 
     def __call__(self, event: str, **fields: Any) -> None:
@@ -34,6 +36,8 @@ class Reporter:
         declared = EVENTS[event]
         if missing := [name for name in declared.fields if name not in fields]:
             raise ValueError(f"event {event} lacks {', '.join(missing)}")
+        if self._meters is not None:
+            self._meters.count(event, fields)
         level = "warning" if fields.get("outcome") == "failed" and declared.level == "info" else declared.level
         try:
             self._sink(level, event, {name: self.scrub(value) for name, value in fields.items()})

@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -105,9 +106,10 @@ class Cache:
             files.write(evidence, _evidence_name(name, at), content)
             _thin_out(evidence)
 
-    def quarantined(self) -> tuple[str, ...]:
-        """Return the names of what is kept as evidence, oldest first."""
-        return self._names(QUARANTINE)
+    def quarantined(self, *, since: datetime | None = None) -> tuple[str, ...]:
+        """Return the names of what is kept as evidence, oldest first; with *since*, of what was put there later."""
+        earliest = "" if since is None else _evidence_name("", since.isoformat())
+        return tuple(name for name in self._names(QUARANTINE) if name >= earliest)
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the cached artifacts."""

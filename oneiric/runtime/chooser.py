@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +24,7 @@ from oneiric.lifecycle.reports import Choice
 from oneiric.observability.logs import Reporter
 from oneiric.runtime.decisions import Decisions
 from oneiric.runtime.remembered import Pin
+from oneiric.runtime.tally import Answer, Tally
 
 
 class Chooser:
@@ -40,6 +42,7 @@ class Chooser:
         pins: Mapping[Slot[Any], Pin],
         bars: Callable[[], Mapping[tuple[Slot[Any], str], Bar]],
         emit: Reporter,
+        tally: Tally,
         environ: Mapping[str, str],
     ) -> None:
         self.settings = settings
@@ -52,8 +55,10 @@ class Chooser:
         self._environ = environ
         self._host = this_host()
         self._base = Policy()
-        self.answers: dict[Slot[Any], Resolution] = {}
-        """What was resolved since the last change; the same dictionary always, so that a caller may look here first."""
+        self.answers: dict[Slot[Any], Answer] = {}
+        """Who won since the last change; the same dictionary always, so that a caller may look here first."""
+        self._unfilled: dict[Slot[Any], Resolution] = {}
+        self._tally = tally
         self._decisions = Decisions(emit)
 
     # What decides
@@ -73,7 +78,7 @@ class Chooser:
             selections=MappingProxyType({**self._base.selections, **self._pinned}),
             barred=barred.also(self._bars()) if isinstance(barred, Bars) else self._bars(),
         )
-        self.answers.clear()
+        self._forget()
 
     def renew_pin(self, slot: Slot[Any]) -> None:
         """Decide anew about *slot*: its pin changed. What was resolved for others stays."""
@@ -84,14 +89,37 @@ class Chooser:
             self._pinned.pop(slot, None)
         selections = MappingProxyType({**self._base.selections, **self._pinned})
         self.policy = replace(self.policy, selections=selections)
-        self.answers.pop(slot, None)
+        self._unfilled.pop(slot, None)
+        answer = self.answers.pop(slot, None)
+        if answer is not None and answer.asked:
+            self._tally.answered(answer.resolution, answer.asked)
 
     def offer(self, registry: Registry) -> None:
         """Choose from *registry* from now on."""
         self.registry = registry
+        self._forget()
+
+    def _forget(self) -> None:
+        self.gather()
         self.answers.clear()
+        self._unfilled.clear()
 
     # Answers
+
+    def gather(self) -> None:
+        """Put into the tally what was asked for since the last time."""
+        for answer in tuple(self.answers.values()):
+            asked, answer.asked = answer.asked, 0
+            if asked:
+                self._tally.answered(answer.resolution, asked)
+
+    def ask(
+        self, slot: Slot[Any], *, provider: str | None = None, capabilities: frozenset[str] = frozenset()
+    ) -> Resolution:
+        """Say who fills *slot* and why, to a program that wants to know: it is counted."""
+        resolution = self.resolve(slot, provider=provider, capabilities=capabilities)
+        self._tally.answered(resolution)
+        return resolution
 
     def resolve(
         self, slot: Slot[Any], *, provider: str | None = None, capabilities: frozenset[str] = frozenset()
@@ -99,23 +127,37 @@ class Chooser:
         """Say who fills *slot* and why."""
         if provider is not None or capabilities:
             return resolve(self.registry, self.policy, slot, provider=provider, capabilities=capabilities)
-        try:
-            return self.answers[slot]
-        except KeyError:
-            pass
-        resolution = resolve(self.registry, self.policy, slot)
-        if resolution.placings:  # an unknown slot is not remembered: anyone could ask for any number of them
-            self.answers[slot] = resolution
+        answer = self.answers.get(slot)
+        if answer is not None:
+            return answer.resolution
+        resolution = self._unfilled.get(slot) or self._rank(slot)
         self._decisions.note(resolution)
+        return resolution
+
+    def _rank(self, slot: Slot[Any]) -> Resolution:
+        begun = perf_counter()
+        resolution = resolve(self.registry, self.policy, slot)
+        self._tally.ranked(slot, perf_counter() - begun)
+        if resolution.winner is not None:
+            self.answers[slot] = Answer(resolution)
+        elif resolution.placings:  # an unknown slot is not remembered: anyone could ask for any number of them
+            self._unfilled[slot] = resolution
         return resolution
 
     def explain(self, slot: Slot[Any]) -> Resolution:
         """Say who fills *slot* and why, as a diagnosis: nothing is reported or remembered."""
-        return self.answers.get(slot) or resolve(self.registry, self.policy, slot)
+        answer = self.answers.get(slot)
+        if answer is not None:
+            return answer.resolution
+        return self._unfilled.get(slot) or resolve(self.registry, self.policy, slot)
+
+    def is_known(self, slot: Slot[Any]) -> bool:
+        """Say whether *slot* is registered or configured."""
+        return slot in self.registry.by_slot or slot in self.policy.selections
 
     def wanted(self, slot: Slot[Any]) -> tuple[Resolution, Build | None]:
-        """Return who should fill *slot*, and what its instance would be built from."""
-        resolution = self.resolve(slot)
+        """Return who should fill *slot*, and what its instance would be built from; it is counted."""
+        resolution = self.ask(slot)
         return resolution, None if resolution.winner is None else self._build_of(resolution.winner)
 
     def choose(self, slot: Slot[Any], provider: str | None) -> Choice:

@@ -26,13 +26,16 @@ from oneiric.config.watcher import DirectoryWatch
 from oneiric.core.config import FILES, Settings
 from oneiric.core.domain import DOMAINS
 from oneiric.core.reconcile import Change
-from oneiric.errors import ConfigError, OneiricError
+from oneiric.errors import ConfigError, OneiricError, Problem
 from oneiric.observability.describe import describe
 from oneiric.observability.logs import LibraryHandler, Sink, to_stream
+from oneiric.observability.meters import Reading
 from oneiric.runtime import premises
 from oneiric.runtime.delivery import Delivery
+from oneiric.runtime.lag import LoopLag
 from oneiric.runtime.notify import Notifier
 from oneiric.runtime.runtime import Runtime
+from oneiric.runtime.scrape import Scrape
 from oneiric.runtime.state import StateStore
 
 _GRACE = 10.0
@@ -77,7 +80,10 @@ class Daemon:
         self.http = ""
         self.ready = False
         self.config_error = ""
+        self.invalid: frozenset[str] = frozenset()
         self.log_error = ""
+        self._lag = LoopLag()
+        self._scrape: Scrape
         self.runtime: Runtime
         self._flags = flags
         self._environ = environ
@@ -159,10 +165,21 @@ class Daemon:
 
     async def _prepare(self, runtime: Runtime) -> None:
         self.delivery = Delivery(runtime, environ=self._environ)
+        self._scrape = Scrape(
+            runtime,
+            syncer=self.delivery.syncer if self._with_remote else None,
+            lag=self._lag,
+            invalid=lambda: self.invalid,
+        )
         if self._with_remote:
             await self.delivery.restore()
 
+    async def readings(self) -> tuple[Reading, ...]:
+        """Return every metric of the catalog, as of now."""
+        return await self._scrape.read()
+
     async def _go(self, tasks: TaskGroup, listeners: Listeners) -> None:
+        self._supervise(tasks, "loop-lag", self._lag.run)
         if self._with_remote:
             self._supervise(tasks, "remote", self.delivery.run)
         self._supervise(tasks, "api", lambda: self._serve(self, listeners))
@@ -287,6 +304,7 @@ class Daemon:
                 return  # reported as config-rejected; the last good settings stay
             except (OSError, RuntimeError, MemoryError) as error:
                 self.config_error = f"{self.directory}: not read, tried again in {pause} s: {describe(error)}"
+                self.invalid = frozenset({"app"})
                 self.runtime.emit("config-rejected", file=str(self.directory), error=self.config_error)
             await anyio.sleep(pause)
 
@@ -297,10 +315,11 @@ class Daemon:
             steps = await self.runtime.apply(settings, by=by)
         except ConfigError as error:
             self.config_error = str(error)
+            self.invalid = frozenset(_domain_of(problem) for problem in error.problems)
             for problem in error.problems:
                 self.runtime.emit("config-rejected", file=problem.where, error=str(problem))
             raise
-        self.config_error = ""
+        self.config_error, self.invalid = "", frozenset()
         self._settings, self._present = settings, self._files()
         self.delivery.wake()
         for file in sorted(files):
@@ -323,9 +342,12 @@ class Daemon:
         return frozenset(name for name in FILES if (self.directory / name).exists())
 
 
-def _removed(names: str) -> ConfigError:
-    from oneiric.errors import Problem
+def _domain_of(problem: Problem) -> str:
+    """Return whose settings file *problem* stands in: a domain's, or "app" for all else."""
+    return next((domain for file, domain in _DOMAIN_OF.items() if file in problem.where), "app")
 
+
+def _removed(names: str) -> ConfigError:
     return ConfigError(
         Problem(names, "was removed while the daemon runs; the last good settings stay"),
         hint="put it back, or leave it empty to mean the defaults",

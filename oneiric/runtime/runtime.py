@@ -33,13 +33,16 @@ from oneiric.lifecycle.manager import Manager
 from oneiric.lifecycle.proxy import proxy_for
 from oneiric.lifecycle.reports import DrainReport, Health, Hook, SwapReport, SwapRequest
 from oneiric.observability.logs import Reporter, Sink, to_logging
+from oneiric.observability.meters import Meters, Reading
 from oneiric.plugins import discovery
 from oneiric.plugins.discovery import Plugin
 from oneiric.runtime.chooser import Chooser
 from oneiric.runtime.journal import Journal
+from oneiric.runtime.measure import Measure
 from oneiric.runtime.remembered import Pin, Remembered, StoredActivity
 from oneiric.runtime.snapshot import SlotRecord, Snapshot
 from oneiric.runtime.state import StateStore
+from oneiric.runtime.tally import Tally
 
 T = TypeVar("T")
 
@@ -103,14 +106,16 @@ class Runtime:
         eager: bool,
         environ: Mapping[str, str],
     ) -> None:
-        self.emit = Reporter(sink)
+        meters = Meters()
+        tally = Tally(meters)
+        self.emit = Reporter(sink, meters)
         self.unclosed = 0
         self._tasks = tasks
         self._eager = eager
         self._pins: dict[Slot[Any], Pin] = dict(remembered.pins)
         self._plugins: tuple[Plugin, ...] = ()
         self._chooser = Chooser(
-            settings, pins=self._pins, bars=lambda: self._health.bars, emit=self.emit, environ=environ
+            settings, pins=self._pins, bars=lambda: self._health.bars, emit=self.emit, tally=tally, environ=environ
         )
         self._journal = Journal(store, self.emit)
         self._closing = False
@@ -129,6 +134,14 @@ class Runtime:
         )
         self._live = self._manager.slots
         self._answers = self._chooser.answers
+        self._measure = Measure(
+            meters=meters,
+            tally=tally,
+            chooser=self._chooser,
+            manager=self._manager,
+            plugins=lambda: self._plugins,
+            emit=self.emit,
+        )
         self._health = HealthWatch(
             self._manager, tasks=tasks, emit=self.emit, now=lambda: datetime.now(UTC), changed=self._health_changed
         )
@@ -146,6 +159,7 @@ class Runtime:
         self._chooser.offer(registry.with_sources("settings/", local_candidates(self.settings)))
         self._tasks.start_soon(self._journal.run)
         self._tasks.start_soon(self._health.run)
+        self._tasks.start_soon(self._measure.run)
         if prepare is not None:
             await prepare(self)
         if self._eager:
@@ -174,10 +188,13 @@ class Runtime:
         """Say who fills *slot* and why; ``str()`` of the answer is the explanation."""
         if provider is None and not capabilities:
             try:
-                return self._answers[slot]
+                answer = self._answers[slot]
             except KeyError:
                 pass
-        return self._chooser.resolve(slot, provider=provider, capabilities=capabilities)
+            else:
+                answer.asked += 1
+                return answer.resolution
+        return self._chooser.ask(slot, provider=provider, capabilities=capabilities)
 
     def use(self, slot: Slot[T], *, holder: str = "") -> Lease[T]:
         """Lease what fills *slot*: ``async with runtime.use(slot) as instance``; it is activated at its first use.
@@ -369,7 +386,7 @@ class Runtime:
 
     def _health_changed(self, slot: Slot[Any]) -> None:
         self._chooser.renew()
-        self.resolve(slot)  # so that who may fill it now is in the log
+        self._chooser.resolve(slot)  # so that who may fill it now is in the log
         if not self._closing:
             self._tasks.start_soon(partial(self.reconcile, by="health"))
 
@@ -397,6 +414,10 @@ class Runtime:
                 self.emit("plugin-failed", plugin=name, distribution=distribution, error=plugin.error)
 
     # Report
+
+    async def readings(self) -> tuple[Reading, ...]:
+        """Return every metric of this runtime: what was counted, and what is true now."""
+        return await self._measure.read()
 
     def snapshot(self) -> Snapshot:
         """Return everything there is to know now, as a value."""
