@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import commands, delivering, leasing, registering, resolving, swapping, table
+from benchmarks import commands, delivering, leasing, observing, registering, resolving, swapping, table
 from benchmarks.measure import FULL, QUICK, Budget, Row
 
 BENCHMARKS: Final[Mapping[str, Callable[[Budget], Awaitable[list[Row]]]]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: Final[Mapping[str, Callable[[Budget], Awaitable[list[Row]]]]] = {
     "explain": resolving.explaining,
     "register": registering.registering,
     "lease": leasing.leasing,
+    "observe": observing.observing,
     "swap": swapping.swapping,
     "swap-store": swapping.swapping_with_store,
     "deliver": delivering.verifying,

@@ -148,6 +148,12 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
                 "a manifest is not signed as the settings demand",
             ),
             Event(
+                "signature-check-success",
+                "debug",
+                ("source", "key_id"),
+                "a manifest is signed as the settings demand",
+            ),
+            Event(
                 "digest-check-success",
                 "info",
                 ("artifact", "expected_digest", "actual_digest"),

@@ -20,6 +20,12 @@ PROVIDERS: Final = 20
 """Providers of one key that are told apart."""
 
 
+_RESOLUTIONS: Final = "oneiric_resolution_total"
+_SWAPS: Final = "oneiric_lifecycle_swap_total"
+_SWAP_FAILURES: Final = "oneiric_lifecycle_swap_failures_total"
+_HEALTH_FAILURES: Final = "oneiric_lifecycle_health_check_failures_total"
+
+
 class Sample(NamedTuple):
     """The value of one counter or gauge; label values stand in the catalog's order."""
 
@@ -46,21 +52,19 @@ class Names:
     def __init__(self) -> None:
         self._providers: dict[str, dict[str, set[str]]] = {}
 
-    def admit(self, domain: str, key: str, provider: str = "") -> None:
-        """Tell *key*, and *provider* of it, apart from now on, if there is room. Call it with what is registered."""
+    def admit(self, domain: str, key: str, provider: str = "") -> bool:
+        """Tell *key*, and *provider* of it, apart from now on, if there is room; return whether that is new."""
         keys = self._providers.setdefault(domain, {})
-        if key not in keys:
+        known = keys.get(key)
+        if known is None:
             if len(keys) >= KEYS:
-                return
-            keys[key] = set()
-        if provider and len(keys[key]) < PROVIDERS:
-            keys[key].add(provider)
-
-    def known(self) -> Iterable[tuple[str, str, frozenset[str]]]:
-        """Iterate over domain, key and providers that are told apart."""
-        for domain, keys in self._providers.items():
-            for key, providers in keys.items():
-                yield domain, key, frozenset(providers)
+                return False
+            keys[key] = {provider} if provider else set()
+            return True
+        if not provider or provider in known or len(known) >= PROVIDERS:
+            return False
+        known.add(provider)
+        return True
 
     def key(self, domain: str, key: str) -> str:
         """Return the label for *key*."""
@@ -85,7 +89,16 @@ class Meters:
         for name, metric in METRICS.items():
             if metric.kind != "gauge" and None not in metric.labels.values():
                 self._prepare(name, *(values or () for values in metric.labels.values()))
-        self._prepare("oneiric_resolution_total", _values("oneiric_resolution_total", "outcome"), DOMAINS, (OTHER,))
+        self._prepare(_RESOLUTIONS, _values(_RESOLUTIONS, "outcome"), DOMAINS, (OTHER,))
+        self._prepare(_SWAP_FAILURES, DOMAINS, (OTHER,), _values(_SWAP_FAILURES, "reason"))
+
+    def admit(self, domain: str, key: str, provider: str = "") -> None:
+        """Tell what is registered or configured apart, if there is room; what never happened to it reads 0."""
+        if self.names.admit(domain, key, provider):
+            self._prepare(_RESOLUTIONS, _values(_RESOLUTIONS, "outcome"), (domain,), (key,))
+            if provider:
+                self._prepare(_SWAPS, _values(_SWAPS, "outcome"), (domain,), (key,), (provider,))
+                self._prepare(_HEALTH_FAILURES, (domain,), (key,), (provider,))
 
     def add(self, metric: str, *labels: str, by: float = 1) -> None:
         """Count *by* more of a counter."""
@@ -106,14 +119,7 @@ class Meters:
             rule(self, fields)
 
     def read(self) -> tuple[Reading, ...]:
-        """Return every counter and histogram; what is known and never happened reads 0."""
-        for domain, key, providers in self.names.known():
-            for metric in ("oneiric_resolution_total", "oneiric_lifecycle_swap_total"):
-                where = ((domain,), (key,), providers)[: len(METRICS[metric].labels) - 1]
-                self._prepare(metric, _values(metric, "outcome"), *where)
-            metric = "oneiric_lifecycle_swap_failures_total"
-            self._prepare(metric, (domain,), (key,), _values(metric, "reason"))
-            self._prepare("oneiric_lifecycle_health_check_failures_total", (domain,), (key,), providers)
+        """Return every counter and histogram."""
         counts = (
             Sample(metric, labels, value) for metric, cells in self._counts.items() for labels, value in cells.items()
         )
@@ -140,19 +146,19 @@ class Meters:
 
     def _place(self, fields: Mapping[str, Any]) -> tuple[str, str, str]:
         domain, key, provider = fields["domain"], fields["key"], fields["provider"]
-        self.names.admit(domain, key, provider)
+        self.admit(domain, key, provider)
         return domain, self.names.key(domain, key), self.names.provider(domain, key, provider)
 
     def _activated(self, fields: Mapping[str, Any]) -> None:
         domain, key, provider = self._place(fields)
-        self.add("oneiric_lifecycle_swap_total", "success", domain, key, provider)
+        self.add(_SWAPS, "success", domain, key, provider)
         self.observe("oneiric_lifecycle_swap_duration_ms", fields["duration_ms"], domain)
 
     def _swap_failed(self, fields: Mapping[str, Any]) -> None:
         domain, key, provider = self._place(fields)
         outcome = "rollback" if fields["rolled_back"] else "failed"
-        self.add("oneiric_lifecycle_swap_total", outcome, domain, key, provider)
-        self.add("oneiric_lifecycle_swap_failures_total", domain, key, fields["reason"])
+        self.add(_SWAPS, outcome, domain, key, provider)
+        self.add(_SWAP_FAILURES, domain, key, fields["reason"])
         self.observe("oneiric_lifecycle_swap_duration_ms", fields["duration_ms"], domain)
         if not fields["built"]:
             self.add("oneiric_lifecycle_cleanup_total", domain)
@@ -168,7 +174,7 @@ class Meters:
         self.add("oneiric_lifecycle_cleanup_failures_total", fields["domain"])
 
     def _unhealthy(self, fields: Mapping[str, Any]) -> None:
-        self.add("oneiric_lifecycle_health_check_failures_total", *self._place(fields))
+        self.add(_HEALTH_FAILURES, *self._place(fields))
 
     def _config_changed(self, fields: Mapping[str, Any]) -> None:
         self.add("oneiric_config_changes_total", fields["domain"])

@@ -16,20 +16,28 @@ from oneiric.observability.meters import Sample
 from oneiric.plugins.discovery import Plugin
 
 _STATES = ("active", "shadowed", "rejected")
+Ranking = tuple[tuple[Sample, ...], set[Slot[Any]]]
+"""How many candidates there are, and the slots that one of them may fill."""
 
 
-def candidate_gauges(registry: Registry, policy: Policy, known: Mapping[Slot[Any], Resolution]) -> tuple[Sample, ...]:
-    """Return how many candidates there are, by domain and verdict. Ranks every slot that is not among *known*."""
+def candidate_gauges(
+    registry: Registry, policy: Policy, known: Mapping[Slot[Any], Resolution]
+) -> tuple[tuple[Sample, ...], set[Slot[Any]]]:
+    """Return how many candidates there are, by domain and verdict; ranks every slot that is not among *known*."""
     verdicts: Counter[tuple[str, str]] = Counter()
+    filled: set[Slot[Any]] = set()
     for slot in registry.by_slot:
         resolution = known.get(slot) or resolve(registry, policy, slot)
+        if resolution.winner is not None:
+            filled.add(slot)
         for placing in resolution.placings:
             verdicts[slot.domain, placing.verdict] += 1
-    return tuple(
+    samples = tuple(
         Sample("oneiric_candidates", (domain, state), verdicts[domain, state])
         for domain in DOMAINS
         for state in _STATES
     )
+    return samples, filled
 
 
 def wish_gauges(policy: Policy, unfilled: Iterable[Slot[Any]]) -> Iterator[Sample]:

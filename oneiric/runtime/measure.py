@@ -15,10 +15,10 @@ from oneiric.core.registry import Registry
 from oneiric.core.resolution import Policy
 from oneiric.lifecycle.manager import Manager
 from oneiric.observability.logs import Emit
-from oneiric.observability.meters import Meters, Reading, Sample
+from oneiric.observability.meters import Meters, Reading
 from oneiric.plugins.discovery import Plugin
 from oneiric.runtime.chooser import Chooser
-from oneiric.runtime.gauges import candidate_gauges, plugin_gauges, slot_gauges, wish_gauges
+from oneiric.runtime.gauges import Ranking, candidate_gauges, plugin_gauges, slot_gauges, wish_gauges
 from oneiric.runtime.tally import Tally
 
 SAMPLE_INTERVAL: Final = 60.0
@@ -45,7 +45,7 @@ class Measure:
         self._manager = manager
         self._plugins = plugins
         self._emit = emit
-        self._ranked: tuple[Registry, Policy, tuple[Sample, ...]] | None = None
+        self._ranked: tuple[Registry, Policy, Ranking] | None = None
 
     async def run(self) -> None:
         """Tell once a minute, for ever, who filled the slots that were resolved."""
@@ -58,18 +58,14 @@ class Measure:
     async def read(self) -> tuple[Reading, ...]:
         """Return every counter, histogram and gauge."""
         self._gather()
-        ranked = await self._candidates()
-        self._tally.admit(self._chooser.registry.by_slot)
-        for slot, candidates in self._chooser.registry.by_slot.items():
-            for candidate in candidates:
-                self._meters.names.admit(slot.domain, slot.key, candidate.provider)
+        ranked, filled = await self._candidates()
         leases = Counter({slot.domain: 0 for slot in self._manager.slots})
         for slot in self._manager.slots:
             leases[slot.domain] += self._manager.instances.held_leases(slot)
         return (
             *self._meters.read(),
             *ranked,
-            *wish_gauges(self._chooser.policy, self._unfilled()),
+            *wish_gauges(self._chooser.policy, self._wanted() - filled),
             *slot_gauges(self._manager.slots.values(), leases),
             *plugin_gauges(self._plugins()),
         )
@@ -104,9 +100,13 @@ class Measure:
                 suppressed=times - 1,
             )
 
-    async def _candidates(self) -> tuple[Sample, ...]:
+    async def _candidates(self) -> Ranking:
         """Rank every slot, once for each registry and policy there is."""
         registry, policy = self._chooser.registry, self._chooser.policy
+        if self._ranked is None or self._ranked[0] is not registry:
+            for slot, candidates in registry.by_slot.items():
+                for candidate in candidates:
+                    self._meters.admit(slot.domain, slot.key, candidate.provider)
         if self._ranked is None or self._ranked[0] is not registry or self._ranked[1] is not policy:
             known = {slot: answer.resolution for slot, answer in self._chooser.answers.items()}
             if len(registry.by_slot) <= _AT_ONCE:
@@ -116,7 +116,7 @@ class Measure:
             self._ranked = registry, policy, found
         return self._ranked[2]
 
-    def _unfilled(self) -> list[Slot[Any]]:
-        wanted = {*self._chooser.policy.selections}
-        wanted.update(slot for slot, live in self._manager.slots.items() if live.is_wanted)
-        return [slot for slot in wanted if self._chooser.explain(slot).winner is None]
+    def _wanted(self) -> set[Slot[Any]]:
+        """Return the slots that are selected, pinned or in use."""
+        in_use = (slot for slot, live in self._manager.slots.items() if live.is_wanted)
+        return {*self._chooser.policy.selections, *in_use}

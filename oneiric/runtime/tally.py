@@ -34,7 +34,7 @@ class Tally:
     def admit(self, slots: Iterable[Slot[Any]]) -> None:
         """Tell these apart, in so far as there is room."""
         for slot in slots:
-            self._meters.names.admit(slot.domain, slot.key)
+            self._meters.admit(slot.domain, slot.key)
 
     def add(self, slot: Slot[Any], failure: str, times: int = 1, *, known: bool) -> None:
         """Count *times* resolutions of *slot*.

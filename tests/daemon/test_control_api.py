@@ -173,6 +173,8 @@ def http(daemon: Daemon, path: str, *, method: str = "GET", host: str = "") -> i
     [
         ("/healthz", "GET", "", 200),
         ("/readyz", "GET", "", 200),
+        ("/metrics", "GET", "", 200),
+        ("/metrics", "GET", "attacker.example", 421),
         ("/healthz", "GET", "localhost:9464", 200),
         ("/healthz", "GET", "[::1]:9464", 200),
         ("/healthz", "GET", "attacker.example", 421),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, NamedTuple
@@ -16,9 +17,10 @@ from oneiric.core.states import Activity
 from oneiric.errors import OneiricError, SupersededError
 from oneiric.lifecycle.exchange import Exchange
 from oneiric.lifecycle.instances import Instances
-from oneiric.lifecycle.live import Instance
+from oneiric.lifecycle.live import Instance, LiveSlot
 from oneiric.lifecycle.queue import Attempt, Queue
 from oneiric.lifecycle.reports import SwapRequest
+from oneiric.observability.meters import Sample
 from oneiric.testing import Events, Part, Workshop, answer, bare_settings
 from tests.harness.simulation import StandstillError, simulate
 
@@ -193,6 +195,15 @@ class World:
         kept = sum(runtime.snapshot().record(slot).instances for slot in SLOTS)
         assert len(self.workshop.open) == kept <= 2 * len(SLOTS)
 
+    async def check_accounts(self, runtime: Runtime) -> None:
+        """What was put in place and not taken away again is what serves, or waits in a pool."""
+        counted: Counter[str] = Counter()
+        for reading in await runtime.readings():
+            if isinstance(reading, Sample):
+                counted[reading.metric] += int(reading.value)
+        remaining = counted["oneiric_lifecycle_swap_total"] - counted["oneiric_lifecycle_cleanup_total"]
+        assert remaining == counted["oneiric_lifecycle_active_instances"] == len(self.workshop.open)
+
 
 class Sole(Part):
     """A part of which there may be one."""
@@ -226,6 +237,7 @@ async def one_run(random: Random, world: World | None = None) -> None:
                 await runtime.reconcile()
                 await anyio.sleep(QUIET)
             world.check(runtime)
+            await world.check_accounts(runtime)
     world.workshop.require_closed_once()
 
 
@@ -254,6 +266,14 @@ async def stop_nobody(_exchange: Exchange, _move: Any, _old: Instance) -> None:
     return
 
 
+async def reuse_unseen(instances: Instances, live: LiveSlot, choice: Any) -> Instance | None:
+    emit, instances._emit = instances._emit, lambda *_arguments, **_fields: None
+    try:
+        return await from_pool(instances, live, choice)
+    finally:
+        instances._emit = emit
+
+
 def lose_decisions(queue: Queue) -> Attempt | None:
     return queue._follow or queue._decision or next(iter(queue._rehearsals), None)
 
@@ -267,11 +287,13 @@ def keep_the_first(queue: Queue, request: SwapRequest) -> Attempt:
 
 
 put = Queue.put
+from_pool = Instances._from_pool
 BROKEN: dict[str, tuple[type[Any], str, Any]] = {
     "closes what is leased": (Instances, "retire", dispose_at_once),
     "closes nothing": (Instances, "retire", keep_open),
     "stops nothing exclusive": (Exchange, "_stop_first", stop_nobody),
     "keeps the first decision": (Queue, "put", keep_the_first),
+    "counts nothing that leaves a pool": (Instances, "_from_pool", reuse_unseen),
     "works on a slot twice at once": (Queue, "working", property(lambda _queue: False, lambda _queue, _value: None)),
 }
 
