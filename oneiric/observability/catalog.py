@@ -14,6 +14,7 @@ from oneiric.core.domain import DOMAINS
 
 Level = Literal["debug", "info", "warning", "error"]
 Kind = Literal["counter", "gauge", "histogram"]
+Group = Literal["resolution", "lifecycle", "remote", "settings", "process"]
 
 
 class Event(NamedTuple):
@@ -180,8 +181,14 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             Event(
                 "circuit-breaker-changed",
                 "warning",
-                ("source", "state", "previous"),
+                ("source", "state", "previous", "error"),
                 "synchronisation pauses after failures, or goes on",
+            ),
+            Event(
+                "metrics-export-failed",
+                "warning",
+                ("endpoint", "error", "failures"),
+                "metrics could not be handed to the OpenTelemetry collector; counting goes on, and so do the attempts",
             ),
             Event("daemon-ready", "info", ("pid", "version", "socket", "http", "slots"), "the daemon serves"),
             Event("daemon-stopping", "info", ("pid", "cause"), "the daemon drains and stops"),
@@ -203,7 +210,7 @@ class Metric(NamedTuple):
     kind: Kind
     labels: Mapping[str, tuple[str, ...] | None]
     tells: str
-    group: str
+    group: Group
     buckets: tuple[float, ...] = ()
 
 
@@ -363,6 +370,13 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
                 "remote",
             ),
             Metric(
+                "oneiric_remote_refresh_interval_seconds",
+                "gauge",
+                {"source": SOURCES},
+                "how long the settings have it wait between two synchronisations",
+                "remote",
+            ),
+            Metric(
                 "oneiric_remote_sync_consecutive_failures",
                 "gauge",
                 {"source": SOURCES},
@@ -446,6 +460,13 @@ METRICS: Final[Mapping[str, Metric]] = MappingProxyType(
                 "gauge",
                 {},
                 "by how much the event loop was late at worst in the last half minute",
+                "process",
+            ),
+            Metric(
+                "oneiric_doctor_findings",
+                "gauge",
+                {"runbook": ("1", "2", "3", "4", "5", "0"), "scenario": ("A", "B", "C", "D", "-")},
+                "what the doctor finds, by runbook and scenario; 0 and - for what no scenario covers",
                 "process",
             ),
             Metric("oneiric_build_info", "gauge", {"version": None}, "1; the label says which version runs", "process"),

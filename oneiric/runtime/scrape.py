@@ -97,6 +97,7 @@ def remote_gauges(record: Record, app: AppSettings, *, is_open: bool) -> Iterato
     if app.remote.manifest_url is None and record.last_sync_at is None:
         return
     source = ("remote" if app.remote.manifest_url is not None else "adhoc",)
+    yield Sample("oneiric_remote_refresh_interval_seconds", source, app.remote.refresh_interval)
     yield Sample("oneiric_remote_last_sync_duration_seconds", source, record.last_duration)
     yield Sample("oneiric_remote_sync_consecutive_failures", source, record.consecutive_failures)
     yield Sample("oneiric_remote_last_sync_timestamp_seconds", source, _unix(record.last_sync_at))
