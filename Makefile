@@ -5,13 +5,14 @@
 # make fix    format and repair what can be repaired
 # make bench  the benchmark table
 # make soak   long runs
+# make monitoring   generate rules, dashboards and reference pages
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell scripts/find-python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check unit others fix bench soak openapi pin clean
+.PHONY: run test check unit others fix bench soak monitoring openapi pin clean
 
 run: $(VENV)/.run
 	@$(BIN)/python examples/shop/start.py
@@ -26,10 +27,11 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 
 # Programs that the tests start or inject faults with, by Debian package where the names differ.
-PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:prometheus-alertmanager redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux
+PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:prometheus-alertmanager redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux node:nodejs npm
 
 unit: $(VENV)/.dev
 	scripts/system-packages $(PROGRAMS)
+	@$(MAKE) --no-print-directory $(VENV)/logql
 	$(BIN)/python -m pytest -n auto --dist loadfile || { \
 	  echo "again, alone: what failed beside others on a busy machine must pass without them"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
@@ -50,6 +52,12 @@ soak: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak tests
 	scripts/fuzz
 
+# All that is generated from the catalog, the alerts and the dashboards.
+monitoring: $(VENV)/.dev
+	$(BIN)/python -m oneiric.monitoring
+	$(BIN)/python deployment/monitoring/source/dashboards.py
+	$(BIN)/python -m oneiric.observability.reference
+
 openapi: $(VENV)/.dev
 	$(BIN)/python -m oneiric.api.openapi > docs/reference/openapi.json
 
@@ -68,6 +76,11 @@ $(VENV)/.dev: pyproject.toml requirements/dev.txt | $(BIN)/python
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
 	@$(INSTALL) --no-deps -e .
 	@touch $@ $(VENV)/.run
+
+# Where npm cannot be reached, the tests that need it say so.
+$(VENV)/logql: scripts/logql-grammar | $(BIN)/python
+	@scripts/system-packages node:nodejs npm
+	-@scripts/logql-grammar $@
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks

@@ -131,7 +131,11 @@ class SupersededError(OneiricError):
 
 
 class ManifestError(OneiricError):
-    """A manifest or an artifact is not what it claims to be; ``reason`` names the check that failed."""
+    """A manifest or an artifact is not what it claims to be; ``reason`` names the check that failed.
+
+    ``claimed`` are the ids of the keys that a manifest says it is signed with, ``signers`` those of trusted keys among
+    them that did sign it, where that is known.
+    """
 
     code = "manifest"
     exit_code = 1
@@ -140,6 +144,8 @@ class ManifestError(OneiricError):
     def __init__(self, message: str, *, reason: str = "malformed", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+        self.claimed: tuple[str, ...] = ()
+        self.signers: tuple[str, ...] = ()
 
 
 class TrustError(ManifestError):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 from anyio import to_thread
 
 from oneiric.api import schemas, views
+from oneiric.api.doctor_view import doctor_document
+from oneiric.api.metrics_view import metrics_document
 from oneiric.api.remote_views import remote_document, remote_sync_document
 from oneiric.core.candidate import Slot
 from oneiric.core.states import Activity
 from oneiric.lifecycle.memory import ESTIMATE_BYTES, OVERHEAD_BYTES, resident_bytes
+from oneiric.observability.catalog import Group
 from oneiric.runtime.daemon import Daemon
 
 
@@ -47,6 +51,13 @@ class SlotsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     domain: schemas.Domain | None = None
     key: schemas.Name | None = None
+
+
+class MetricsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The metrics of a domain, of a group, or all."""
+
+    domain: schemas.Domain | None = None
+    group: Group | None = None
 
 
 Handler = Callable[[Daemon, Asked], Awaitable[msgspec.Struct]]
@@ -102,6 +113,25 @@ async def _probe(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     body: SlotsQuery = asked.body
     await daemon.runtime.probe_all(domain=body.domain, key=body.key)
     return views.health_document(daemon.runtime.snapshot(), domain=body.domain, key=body.key, probed=True)
+
+
+async def _metrics(daemon: Daemon, asked: Asked) -> msgspec.Struct:
+    query: MetricsQuery = asked.query
+    readings = await daemon.readings()
+    document = partial(metrics_document, started_at=daemon.started_at, domain=query.domain, group=query.group)
+    return await to_thread.run_sync(document, readings)
+
+
+async def _doctor(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
+    return await to_thread.run_sync(doctor_document, await daemon.vitals())
+
+
+async def _events(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
+    rows = tuple(
+        schemas.EventRow(at=views.instant(one.at), level=one.level, event=one.event, fields=one.fields)
+        for one in daemon.recent.happenings
+    )
+    return schemas.EventsDocument(events=rows)
 
 
 async def _plugins(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
@@ -208,6 +238,11 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/status", "Slots in operation", _status, schemas.StatusDocument, query=SlotsQuery),
     Route("GET", "/v1/health", "What the last probes said", _health, schemas.HealthDocument, query=SlotsQuery),
     Route("POST", "/v1/probe", "Probe live instances now", _probe, schemas.HealthDocument, body=SlotsQuery),
+    Route(
+        "GET", "/v1/metrics", "What was counted, and what is true now", _metrics, schemas.MetricsDocument, MetricsQuery
+    ),
+    Route("GET", "/v1/doctor", "What is wrong, and what to do about it", _doctor, schemas.DoctorDocument),
+    Route("GET", "/v1/events", "The last lines of the log", _events, schemas.EventsDocument),
     Route("GET", "/v1/plugins", "Entry points and what became of them", _plugins, schemas.PluginsDocument),
     Route("GET", "/v1/config", "Effective settings, secrets masked", _config, schemas.ConfigDocument),
     Route("POST", "/v1/swap", "Replace what fills a slot", _swap, schemas.SwapDocument, body=schemas.SwapBody),

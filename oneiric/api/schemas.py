@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from oneiric.observability.catalog import Group, Kind
+
 Domain = Literal["adapter", "service", "task", "event", "workflow", "action"]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$", max_length=128)]
 Note = Annotated[str, Meta(max_length=500)]
@@ -198,6 +200,80 @@ class PluginsDocument(Document, frozen=True, kw_only=True):
 
     schema: str = "oneiric.plugins/1"
     plugins: tuple[PluginRow, ...] = ()
+
+
+class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric, by what kind it is, where it belongs and what it tells."""
+
+    name: str
+    type: Kind
+    group: Group
+    tells: str
+
+
+class SampleRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One number, named as Prometheus names it: a histogram has ``_bucket`` (cumulative), ``_count`` and ``_sum``."""
+
+    metric: str
+    name: str
+    labels: dict[str, str]
+    value: float
+
+
+class MetricsDocument(Document, frozen=True, kw_only=True):
+    """``oneiric metrics``: what was counted since ``started_at``, ``uptime`` seconds ago, and what is true ``at``."""
+
+    schema: str = "oneiric.metrics/1"
+    at: str
+    started_at: str
+    uptime: float
+    metrics: tuple[MetricRow, ...] = ()
+    samples: tuple[SampleRow, ...] = ()
+
+
+class FindingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong: where the runbook treats it, what was seen, what to type, and what will end it.
+
+    ``code`` is a scenario of the runbook, such as ``1A``, or a word; ``runbook`` is null and ``scenario`` empty for a
+    word. ``caused_by`` is the code of the finding that comes first.
+    """
+
+    code: str
+    runbook: int | None
+    scenario: str
+    heading: str
+    priority: Literal["P0", "P1", "P2", "P3"]
+    title: str
+    subject: str
+    variant: str
+    evidence: tuple[str, ...]
+    commands: tuple[str, ...]
+    confirm: tuple[str, ...]
+    caused_by: str
+
+
+class DoctorDocument(Document, frozen=True, kw_only=True):
+    """``oneiric doctor``: what is wrong ``at`` an instant, causes and the gravest first; nothing when all is well."""
+
+    schema: str = "oneiric.doctor/1"
+    at: str
+    findings: tuple[FindingRow, ...] = ()
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the log."""
+
+    at: str
+    level: str
+    event: str
+    fields: dict[str, Any]
+
+
+class EventsDocument(Document, frozen=True, kw_only=True):
+    """The last lines of the daemon's log, oldest first."""
+
+    schema: str = "oneiric.events/1"
+    events: tuple[EventRow, ...] = ()
 
 
 class SwapBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,6 +18,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "explain": ("look:explain", "Who fills one slot, and why."),
     "status": ("look:status", "Slots in operation: state, pin, leases, swaps."),
     "health": ("look:health", "What the last probes said; --probe asks now."),
+    "doctor": ("doctor:doctor", "What is wrong, by the runbook, and what to type."),
+    "metrics": ("metrics:metrics", "What was counted since the start, for people."),
     "plugins": ("look:plugins", "Entry points, and what became of them."),
     "swap": ("change:swap", "Replace what fills a slot, and pin the choice."),
     "unpin": ("change:unpin", "Let precedence choose again."),
@@ -30,6 +32,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "watch": ("change:watch", "Stop or start following the settings."),
     "config": ("settings:config", "Check, show and describe the settings."),
     "manifest": ("manifest:manifest", "Sign, verify and pack manifests."),
+    "incident": ("incident:incident", "Begin a post-incident review from what happened."),
+    "support-bundle": ("incident:support_bundle", "Pack what others need to help."),
+    "drill": ("drill:drill", "Rehearse the runbook's incidents in a sandbox."),
     "orchestrate": ("orchestrate:orchestrate", "Run the daemon."),
     "completion": ("completion:completion", "Print a shell's completion script."),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 def remote_sync(options: Options, manifest: str | None, dry_run: bool, force: bool) -> int:
     """Fetch the signed manifest, verify it, keep it and offer what it names; exits 5 when it must not be trusted."""
     body: dict[str, Any] = {"force": force, "dry_run": dry_run}
-    if manifest is not None:
-        body["manifest"] = manifest
+    if manifest:
+        body["manifest"] = manifest = _from_here(manifest)
     try:
         answer = client(options).post("/v1/remote/sync", body)
     except DaemonAbsentError:
@@ -38,6 +39,17 @@ def remote_sync(options: Options, manifest: str | None, dry_run: bool, force: bo
         note("try: oneiric remote-sync --force", options)
         return 1
     return 0
+
+
+def _from_here(url: str) -> str:
+    """Return *url*; a file of this machine so that it is found from any working directory."""
+    from oneiric.remote.urls import is_local
+
+    if not is_local(url):
+        return url
+    if url[:5].lower() != "file:":
+        return str(Path(url).absolute())
+    return url if url[5:6] == "/" else f"{Path.cwd().as_uri()}/{url[5:]}"
 
 
 def _sync_here(options: Options, manifest: str | None, *, dry_run: bool, force: bool) -> msgspec.Struct:

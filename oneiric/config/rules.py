@@ -10,7 +10,14 @@ from typing import Any, Final
 from oneiric.config.secrets import FORMS, malformed, texts
 from oneiric.config.source import Source, Trail, quoted, suggestion
 from oneiric.core.candidate import NAME_RULE, is_factory_path, is_name
-from oneiric.core.config import ApiSettings, AppSettings, CandidateSettings, DomainSettings, SlotSettings
+from oneiric.core.config import (
+    ApiSettings,
+    AppSettings,
+    CandidateSettings,
+    DomainSettings,
+    MetricsSettings,
+    SlotSettings,
+)
 
 Rule = Callable[[Any, Trail, Source], None]
 PLATFORMS: Final = ("linux", "darwin", "windows")
@@ -35,6 +42,18 @@ def _http(value: str, trail: Trail, source: Source) -> None:
     if not (colon and bare and is_port) or (":" in bare) != is_bracketed or any(c in " /@[]" for c in bare):
         accepted = "such as 127.0.0.1:9464 or [::1]:9464, a port at most 65535"
         source.refuse(trail, f"{quoted(value)} is not HOST:PORT", accepted)
+
+
+def _collector(value: str, trail: Trail, source: Source) -> None:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:  # nor is it shown: it may hold a password
+        source.refuse(trail, "is not an http or https URL", "such as http://127.0.0.1:4318")
 
 
 def _path(value: str, trail: Trail, source: Source) -> None:
@@ -128,6 +147,7 @@ RULES: Final[Mapping[tuple[type, str], Rule]] = MappingProxyType(
         (AppSettings, "state_dir"): _path,
         (ApiSettings, "socket"): _socket,
         (ApiSettings, "http"): _http,
+        (MetricsSettings, "otlp_endpoint"): _collector,
         (CandidateSettings, "key"): _name,
         (CandidateSettings, "provider"): _name,
         (CandidateSettings, "factory"): _factory,

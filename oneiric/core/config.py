@@ -92,6 +92,13 @@ class LoggingSettings(_Section, frozen=True):
     format: Literal["json", "text"] = "json"
 
 
+class MetricsSettings(_Section, frozen=True):
+    """Where metrics are sent by OTLP over HTTP, and how often; they can always be fetched from ``api.http``."""
+
+    otlp_endpoint: str | None = None
+    otlp_interval: Seconds = 15.0
+
+
 class AppSettings(_Section, frozen=True):
     """``settings/app.yml``."""
 
@@ -101,6 +108,7 @@ class AppSettings(_Section, frozen=True):
     watch: WatchSettings = WatchSettings()
     api: ApiSettings = ApiSettings()
     logging: LoggingSettings = LoggingSettings()
+    metrics: MetricsSettings = MetricsSettings()
     cache_dir: str = CACHE_DIR
     state_dir: str = STATE_DIR
 
@@ -179,7 +187,10 @@ FILES: Final[Mapping[str, type[msgspec.Struct]]] = MappingProxyType(
 # Environment sections (ONEIRIC_<SECTION>__<KEY>) and where each lands: (file, section of it or None).
 ENV_SECTIONS: Final[Mapping[str, tuple[str, str | None]]] = MappingProxyType(
     {
-        **{name.upper(): ("app.yml", name) for name in ("lifecycle", "remote", "plugins", "watch", "api", "logging")},
+        **{
+            name.upper(): ("app.yml", name)
+            for name in ("lifecycle", "remote", "plugins", "watch", "api", "logging", "metrics")
+        },
         **{domain.plural.upper(): (domain.settings_file, None) for domain in DOMAINS.values()},
     }
 )

@@ -75,6 +75,7 @@ FIELDS: Final = frozenset(Entry.__struct_fields__) - {"extra"}
 _DECODER: Final = msgspec.json.Decoder(list[Entry])
 _ROWS_DECODER: Final = msgspec.json.Decoder(list[dict[str, Any]])
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
+_SIXTY_FOUR_BITS: Final = msgspec.msgpack.Encoder()  # which raises OverflowError for an integer beyond them
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # What passes at one glance: domain, key, provider, factory and digest. Whatever does not is looked at more closely.
 _PLAIN: Final = re.compile(
@@ -114,7 +115,8 @@ def _tidy(rows: Sequence[Any]) -> list[Entry] | None:
         again = _ENCODER.encode_lines(entries).splitlines()
         others = [row for row, line in zip(rows, again, strict=True) if bytes(row) != line]
         is_tidy = not others or _are_canonical(others)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        _SIXTY_FOUR_BITS.encode(entries)
+    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError):
         return None
     in_lower_case = all(one.sha256 is None or one.sha256 == one.sha256.lower() for one in entries)
     return entries if is_tidy and in_lower_case else None
@@ -185,7 +187,9 @@ class _Examiner:
             if first != index:
                 what = f"{entry.provider!r} is offered for {entry.domain}/{entry.key} already by entries[{first}]"
                 _refuse(index, "provider", what, "one entry for each")
-        free = [one for e in entries for one in (e.metadata, e.retry_policy, e.dag, e.extra, *e.event_filters) if one]
+        free = [
+            one for e in entries for one in (e.metadata, e.retry_policy, e.dag, e.extra, list(e.event_filters)) if one
+        ]
         if nesting(free) > DEPTH - 2:  # the document and its list of entries stand around the entry
             raise too_deep()
 

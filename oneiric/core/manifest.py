@@ -14,7 +14,7 @@ import msgspec
 from oneiric.core.candidate import NAME_RULE, is_name
 from oneiric.core.document import read_document
 from oneiric.core.entry import Entry, iterate_entries
-from oneiric.core.json_document import quoted, read_json
+from oneiric.core.json_document import JSON_VALUES, quoted, read_json
 from oneiric.errors import ManifestError
 
 __all__ = [
@@ -82,6 +82,8 @@ def read_packed(content: bytes) -> Reading | None:
     Its entries stay undecoded. ``signed`` is the received bytes themselves, without the signatures: of a manifest as
     ``manifest pack`` writes it those are the canonical bytes, and a signature over them is one over what was received.
     """
+    if content.count(b",") >= JSON_VALUES:
+        return None
     try:
         envelope = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         names = {name: f'"{name}":'.encode() for name in sorted(envelope)}

@@ -7,7 +7,8 @@ schema, and what each entry may name. The first that fails is the answer; none h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn
 
@@ -125,14 +126,15 @@ def verify_manifest(
         raise ManifestError(what, reason="size", hint="remote.max_manifest_bytes")
     reading, head, key_ids, warnings = _identify(content, policy, vouched_by)
     binding = floor if floor is not None and _binds(floor, policy) else None
-    require_fresh(head, policy, floor=floor, now=now)
     digest = hashlib.sha256(reading.signed).hexdigest()
-    _refuse_older(head, policy, binding, digest)
     entries: list[Entry] = []
-    judge = _Judge(policy, url)
-    for batch in iterate_entries(rows_of(reading.document)):
-        judge.judge(batch, len(entries))
-        entries += batch
+    with _attributed(head, key_ids):
+        require_fresh(head, policy, floor=floor, now=now)
+        _refuse_older(head, policy, binding, digest)
+        judge = _Judge(policy, url)
+        for batch in iterate_entries(rows_of(reading.document)):
+            judge.judge(batch, len(entries))
+            entries += batch
     if head.expires_at is None and policy.max_age is None and not vouched_by:
         warnings = (*warnings, "the manifest never expires: whoever can hold it back can do so for ever")
     return VerifiedManifest(
@@ -163,14 +165,26 @@ def _identify(
             pass  # the strict reading decides
     reading = read_strictly(content)
     head = parse_head(reading.document)
+    with _attributed(head):
+        try:
+            return reading, head, vouched_by or _signers(head, reading, policy), ()
+        except TrustError as error:
+            if policy.require_signature:
+                if error.reason == "signature":
+                    _refuse_dated_after_signing(head, policy, reading.document)
+                raise
+            return reading, head, (), (f"accepted without a valid signature, as require_signature is off: {error}",)
+
+
+@contextmanager
+def _attributed(head: Manifest, signers: tuple[str, ...] = ()) -> Iterator[None]:
+    """Have an error say which keys the manifest claims to be signed with, and which of the trusted ones signed it."""
     try:
-        return reading, head, vouched_by or _signers(head, reading, policy), ()
-    except TrustError as error:
-        if policy.require_signature:
-            if error.reason == "signature":
-                _refuse_dated_after_signing(head, policy, reading.document)
-            raise
-        return reading, head, (), (f"accepted without a valid signature, as require_signature is off: {error}",)
+        yield
+    except ManifestError as error:
+        error.claimed = tuple(signature.key_id for signature in head.signatures[:MAX_SIGNATURES])
+        error.signers = signers
+        raise
 
 
 def _signers(head: Manifest, reading: Reading, policy: TrustPolicy) -> tuple[str, ...]:

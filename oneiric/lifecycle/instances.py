@@ -238,7 +238,7 @@ class Instances:
 
     async def _close_late(self, slot: Slot[Any], provider: str, value: Any) -> None:
         """Close what a factory delivered after its time was up."""
-        await self._close(value, slot, provider, f"{slot}#late", aside=True)
+        await self._close(value, slot, provider, f"{slot}#{next(self._numbers)}-late", aside=True)
 
     async def _close(
         self,

@@ -124,7 +124,7 @@ class Manager:
 
         Raises NoCandidateError, ConfigError, SupersededError, or SwapFailedError when the new one did not take over.
         """
-        return await self.ask(slot, request).result()
+        return await self.ask(slot, request).result(early=request.force or request.follow)
 
     def ask(self, slot: Slot[Any], request: SwapRequest) -> Attempt:
         """Queue *request* and return its attempt; raises SlotUnavailableError when the runtime closes."""
@@ -186,8 +186,9 @@ class Manager:
             attempt.error = error
             attempt.done.set()
             live.announce()
-            if old is None or attempt.request.force or attempt.request.follow:
-                attempt.answered.set()
+            attempt.answered.set()
+            if old is None:
+                attempt.retired.set()
         if old is not None:  # the slot is free for its next attempt while the old instance drains
             self._tasks.start_soon(self._retire, live, old, attempt)
 
@@ -196,7 +197,7 @@ class Manager:
         request = attempt.request
         try:
             if request.first is not None:
-                await request.first()
+                attempt.first = await request.first(live.slot, request.by)
             report, old = await self._exchange.carry_out(live, attempt)
         except OneiricError as error:
             return error, None
@@ -213,12 +214,12 @@ class Manager:
             assert attempt.report is not None  # noqa: S101 - it was committed
             attempt.report = replace(attempt.report, cleanup_error=text)
             live.last_error = text and f"after the swap: {text}"
-            attempt.answered.set()
+            attempt.retired.set()
 
         try:
             await self.instances.retire(old, told=told, keep_in=live)
         finally:
-            attempt.answered.set()
+            attempt.retired.set()
 
     # Operators
 

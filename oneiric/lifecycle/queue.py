@@ -13,13 +13,19 @@ from oneiric.lifecycle.reports import SwapReport, SwapRequest
 
 
 class Attempt:
-    """One request under way. ``answered`` is set when who asked may know: at its end, or when the rest takes time."""
+    """One request under way, and who waits for it.
 
-    __slots__ = ("answered", "done", "error", "report", "request", "scope")
+    ``answered`` is set when there is something to say: at its end, or when the rest takes time; ``retired`` when the
+    instance it replaced is gone as well, or the rest takes time. ``first`` is what ``request.first`` returned.
+    """
+
+    __slots__ = ("answered", "done", "error", "first", "report", "request", "retired", "scope")
 
     def __init__(self, request: SwapRequest) -> None:
         self.request = request
+        self.first: Any = None
         self.answered = anyio.Event()
+        self.retired = anyio.Event()
         self.done = anyio.Event()
         self.scope = anyio.CancelScope()
         self.report: SwapReport | None = None
@@ -29,16 +35,18 @@ class Attempt:
         """Tell who waits what there is to say now, for the rest will take a while."""
         self.report = report
         self.answered.set()
+        self.retired.set()
 
     def finish(self, error: OneiricError | None = None) -> None:
         """Tell who waits that it is over."""
         self.error = error if error is not None else self.error
         self.done.set()
         self.answered.set()
+        self.retired.set()
 
-    async def result(self) -> SwapReport:
-        """Wait for the answer; return the report or raise the error."""
-        await self.answered.wait()
+    async def result(self, *, early: bool = False) -> SwapReport:
+        """Wait for the answer, and unless *early* for the drain; return the report or raise the error."""
+        await (self.answered if early else self.retired).wait()
         if self.error is not None:
             raise self.error
         assert self.report is not None  # noqa: S101 - set before `answered`

@@ -26,7 +26,8 @@ class Choice(NamedTuple):
 class SwapRequest(NamedTuple):
     """What was asked: whom to swap to (the resolver decides when None), who asked, and how.
 
-    ``follow`` brings a slot to what precedence chooses and is nobody's decision; ``first`` runs before anything else.
+    ``follow`` brings a slot to what precedence chooses and is nobody's decision; ``first`` runs before anything else,
+    with the slot and ``by``.
     """
 
     provider: str | None = None
@@ -35,11 +36,11 @@ class SwapRequest(NamedTuple):
     skip_health: bool = False
     dry_run: bool = False
     follow: bool = False
-    first: Callable[[], Awaitable[None]] | None = None
+    first: Callable[[Slot[Any], str], Awaitable[Any]] | None = None
 
     @property
     def aim(self) -> tuple[object, ...]:
-        """What two requests must share for one attempt to answer both."""
+        """What two requests must share for one attempt to answer both. Each still waits for the drain, or does not."""
         return self.provider, self.skip_health, self.dry_run, self.follow, self.first
 
 

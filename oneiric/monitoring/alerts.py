@@ -81,6 +81,8 @@ def _of_runbooks(profile: Profile) -> Iterator[Alert]:
         "{{ $value | humanizePercentage }} of the resolutions in domain {{ $labels.domain }} fail.",
         f"failures are below 5% of the last {window}",
     )
+    tried = f"sum(increase(oneiric_lifecycle_swap_total[{window}]))"
+    bad = f"sum(increase(oneiric_lifecycle_swap_total{{outcome!='success'}}[{window}]))"
     yield Alert(
         "OneiricLifecycleSwapFailureRateHigh",
         "(1 - oneiric:lifecycle_swap_success_rate:5m) > 0.10",
@@ -90,8 +92,8 @@ def _of_runbooks(profile: Profile) -> Iterator[Alert]:
         "lifecycle",
         2,
         "Oneiric swap failure rate exceeds 10%",
-        "{{ $value | humanizePercentage }} of the attempts to put an instance in place fail. Few attempts make a high "
-        "rate: one that fails alone is 100%.",
+        f"{_number(bad)} of {_number(tried)} attempts to put an instance in place failed in {window}: "
+        "{{ $value | humanizePercentage }}. One that fails alone is 100%.",
         f"the failed attempt is more than {window} ago, or nine have succeeded for each that failed",
     )
     yield Alert(
@@ -241,7 +243,7 @@ def _of_resolution(profile: Profile) -> Iterator[Alert]:
     )
     yield Alert(
         "OneiricHealthCheckFailures",
-        f"sum by (domain, key, provider) (increase(oneiric_lifecycle_health_check_failures_total[{window}])) > 2",
+        f"sum by (domain, key, provider) (increase(oneiric_lifecycle_health_check_failures_total[{window}])) >= 3",
         "lasting",
         "warning",
         "P2",
@@ -260,7 +262,7 @@ def _of_resolution(profile: Profile) -> Iterator[Alert]:
         "lifecycle",
         2,
         "A component was rolled back again and again",
-        "{{ $labels.domain }}/{{ $labels.key }} was rolled back {{ $value | humanize }} times.",
+        '{{ $labels.domain }}/{{ $labels.key }} was rolled back {{ $value | printf "%.0f" }} times.',
         f"fewer than 3 rollbacks in {window}",
     )
     yield Alert(
@@ -292,14 +294,14 @@ def _of_resolution(profile: Profile) -> Iterator[Alert]:
     )
     yield Alert(
         "OneiricRapidSwapping",
-        f"sum by (domain, key) (increase(oneiric_lifecycle_swap_total[{window}])) > 20",
+        f"sum by (domain, key) (increase(oneiric_lifecycle_swap_total[{window}])) >= 21",
         "at once",
         "warning",
         "P2",
         "lifecycle",
         5,
         "A component swaps again and again",
-        "{{ $labels.domain }}/{{ $labels.key }} was swapped {{ $value | humanize }} times.",
+        '{{ $labels.domain }}/{{ $labels.key }} was swapped {{ $value | printf "%.0f" }} times.',
         f"at most 20 swaps in {window}",
         "oneiric-performance",
     )
@@ -338,7 +340,7 @@ def _of_resolution(profile: Profile) -> Iterator[Alert]:
         "remote",
         3,
         "Remote sync is stale",
-        "The last synchronisation that succeeded was {{ $value | humanizeDuration }} ago.",
+        "No synchronisation has succeeded{{ if lt $value 1e9 }} for {{ $value | humanizeDuration }}{{ end }}.",
         "a synchronisation succeeds",
     )
     yield Alert(
@@ -358,13 +360,18 @@ def _of_resolution(profile: Profile) -> Iterator[Alert]:
 
 def _burns(profile: Profile) -> Iterator[Alert]:
     """Yield the multi-window burn rates of a 99% objective (Google SRE workbook, chapter 5)."""
-    factors = ((14.4, "critical", "P0"), (6, "critical", "P1"), (3, "warning", "P2"), (1, "warning", "P3"))
+    factors: tuple[tuple[float, Severity, str], ...] = (
+        (14.4, "critical", "P0"),
+        (6, "critical", "P1"),
+        (3, "warning", "P2"),
+        (1, "warning", "P3"),
+    )
     for (long, short, hold), (factor, severity, priority) in zip(profile.burn, factors, strict=True):
         yield Alert(
             "OneiricResolutionErrorBudgetBurn",
             f"{_errors(long)} > {factor} * 0.01 and {_errors(short)} > {factor} * 0.01",
             hold,
-            severity,  # type: ignore[arg-type]
+            severity,
             priority,
             "resolution",
             1,
@@ -379,3 +386,8 @@ def _burns(profile: Profile) -> Iterator[Alert]:
 def _errors(window: str) -> str:
     good = f'sum(rate(oneiric_resolution_total{{outcome="success"}}[{window}]))'
     return f"(1 - {good} / sum(rate(oneiric_resolution_total[{window}])))"
+
+
+def _number(query: str) -> str:
+    """Return the template of a whole number that *query* finds, 0 for nothing."""
+    return f'{{{{ with query "{query}" }}}}{{{{ . | first | value | printf "%.0f" }}}}{{{{ else }}}}0{{{{ end }}}}'

@@ -11,6 +11,8 @@ from oneiric.monitoring.profiles import Profile
 from oneiric.monitoring.rules import HEADER
 
 RECEIVERS: Final = ("page", "security", "slack-critical", "slack-warning", "slack-info", "deadman")
+_PRIORITIES: Final = {"P0": "page", "P1": "slack-critical", "P2": "slack-warning", "P3": "slack-info"}
+"""As the runbook has it; alerts without a priority go by their severity."""
 _SECRETS: Final = "/etc/alertmanager/secrets"
 _DEADMAN: Final = "http://deadman:8080/oneiric"
 """Who notices that the watchdog no longer calls; a service outside of this cluster."""
@@ -38,13 +40,14 @@ def prometheus(
 
 
 def alertmanager(profile: Profile, *, webhook: str = "") -> str:
-    """Return ``alertmanager.yml``: routes by severity, priority and component.
+    """Return ``alertmanager.yml``: routes by component, priority and severity.
 
     Args:
         webhook: where every receiver posts to, each under its name, in place of pagers and chat rooms.
     """
     receivers = [{"name": name, **_receiver(name, webhook)} for name in RECEIVERS]
     document = {
+        **({} if webhook else {"global": {"smtp_smarthost": "localhost:25", "smtp_from": "oneiric@example.com"}}),
         "route": {
             "receiver": "slack-warning",
             "group_by": ["alertname", "domain", "key", "source"],
@@ -54,9 +57,8 @@ def alertmanager(profile: Profile, *, webhook: str = "") -> str:
             "routes": [
                 {"matchers": ['alertname="Watchdog"'], "receiver": "deadman", "repeat_interval": "1m"},
                 {"matchers": ['component="security"'], "receiver": "security", "continue": True},
-                {"matchers": ['priority="P0"'], "receiver": "page"},
+                *({"matchers": [f'priority="{name}"'], "receiver": to} for name, to in _PRIORITIES.items()),
                 {"matchers": ['severity="critical"'], "receiver": "slack-critical"},
-                {"matchers": ['severity="warning"'], "receiver": "slack-warning"},
                 {"matchers": ['severity=~"info|none"'], "receiver": "slack-info"},
             ],
         },
@@ -93,8 +95,6 @@ def _receiver(name: str, webhook: str) -> Mapping[str, Any]:
     text = "{{ range .Alerts }}{{ .Annotations.summary }}: {{ .Annotations.description }}\n"
     text += "clears when {{ .Annotations.clears_when }}\n{{ .Annotations.runbook_url }}\n{{ end }}"
     channel = f"#oneiric-{name.partition('-')[2]}"
-    return {
-        "slack_configs": [
-            {"api_url_file": f"{_SECRETS}/slack-url", "channel": channel, "send_resolved": True, "text": text}
-        ]
-    }
+    slack = {"api_url_file": f"{_SECRETS}/slack-url", "channel": channel, "send_resolved": True, "text": text}
+    mail = {"to": "platform-team@example.com", "require_tls": False, "send_resolved": True}
+    return {"slack_configs": [slack], **({"email_configs": [mail]} if name == "slack-critical" else {})}

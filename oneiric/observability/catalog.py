@@ -157,13 +157,13 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             Event(
                 "digest-check-success",
                 "info",
-                ("artifact", "expected_digest", "actual_digest"),
+                ("artifact", "origin", "expected_digest", "actual_digest"),
                 "an artifact is right",
             ),
             Event(
                 "digest-check-failed",
                 "error",
-                ("artifact", "expected_digest", "actual_digest"),
+                ("artifact", "origin", "expected_digest", "actual_digest"),
                 "an artifact is not what the manifest names; it was not used",
             ),
             Event(

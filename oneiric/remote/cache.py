@@ -5,13 +5,15 @@ Everything in it may be deleted at any time. Every function here blocks.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
-from datetime import datetime
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -26,6 +28,15 @@ EVIDENCE: Final = 16
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _WHOLE: Final = 1 << 40
+_FETCHED: Final = "fetched-"
+
+
+class Kept(NamedTuple):
+    """Evidence: the artifact that was wrong, where (``cache``, or as it was ``fetched``), and when that was noticed."""
+
+    artifact: str
+    origin: str
+    at: datetime
 
 
 class Stored(NamedTuple):
@@ -51,12 +62,24 @@ class Cache:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self, *, timeout: float | None = None) -> AbstractContextManager[None]:
         """Keep every other process from writing; waits for one that does, and raises OneiricError if it does not end.
 
         What takes it itself says so: it cannot be taken twice.
         """
-        return files.locked(self.directory, "lock")
+        return files.locked(self.directory, "lock", timeout=timeout)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Keep every other process from ``forget``: artifacts are here that the cached manifest does not name yet.
+
+        Any number may collect at a time. A disk that cannot be written to is no reason not to begin.
+        """
+        with ExitStack() as stack:
+            with suppress(OSError):
+                here = stack.enter_context(files.opened(self.directory, ARTIFACTS, make=True))
+                fcntl.flock(here, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            yield
 
     def read_manifest(self, limit_bytes: int) -> bytes | None:
         """Return the last accepted manifest's bytes, None when there is none; whoever uses them verifies them again."""
@@ -103,8 +126,12 @@ class Cache:
     def keep_evidence(self, name: str, content: bytes, *, at: str) -> None:
         """Keep what was fetched at the instant *at* and is not what it should be; takes the lock."""
         with self.lock(), files.opened(self.directory, QUARANTINE, make=True) as evidence:
-            files.write(evidence, _evidence_name(name, at), content)
+            files.write(evidence, _evidence_name(f"{_FETCHED}{name}", at), content)
             _thin_out(evidence)
+
+    def evidence(self, *, since: datetime | None = None) -> tuple[Kept, ...]:
+        """Return what is kept as evidence, oldest first; with *since*, what was put there later."""
+        return tuple(kept for name in self.quarantined(since=since) if (kept := _kept(name)) is not None)
 
     def quarantined(self, *, since: datetime | None = None) -> tuple[str, ...]:
         """Return the names of what is kept as evidence, oldest first; with *since*, of what was put there later."""
@@ -128,6 +155,19 @@ class Cache:
             for one in gone:
                 files.remove(here, one.name)
         return gone
+
+    def forget(self, keep: Container[str], *, most: int) -> tuple[str, ...]:
+        """Remove at most *most* artifacts that are not in *keep*; return their names. Hold the lock.
+
+        None while somebody collects: what is collected is named by no manifest yet.
+        """
+        with suppress(FileNotFoundError, BlockingIOError), files.opened(self.directory, ARTIFACTS) as here:
+            fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = tuple(islice((name for name in self.names() if name not in keep), most))
+            for name in gone:
+                files.remove(here, name)
+            return gone
+        return ()
 
     def size_bytes(self) -> int:
         """Return how much the artifacts and the manifest take."""
@@ -162,6 +202,14 @@ class Cache:
 
 def _evidence_name(name: str, at: str) -> str:
     return f"{_UNSAFE.sub('', at)}-{name}"
+
+
+def _kept(name: str) -> Kept | None:
+    found = re.fullmatch(rf"(\d{{4}}-\d\d-\d\dT\d{{6}})[\d.]*-({_FETCHED})?([0-9a-f]{{12}}-.+)", name, re.ASCII)
+    if found is None:
+        return None
+    at = datetime.strptime(found[1], "%Y-%m-%dT%H%M%S").replace(tzinfo=UTC)
+    return Kept(found[3], "fetched" if found[2] else "cache", at)
 
 
 def _thin_out(evidence: int) -> None:

@@ -112,7 +112,7 @@ class Collector:
         if content is None:
             return None
         try:
-            return await self._open(entry, content)
+            return await self._open(entry, content, origin="cache")
         except TrustError:
             if keep:
                 evidence = partial(self._cache.quarantine, name, at=self._now().isoformat())
@@ -131,7 +131,7 @@ class Collector:
         content = await self._fetch(self._source, entry)
         self._count(content)
         try:
-            artifact = await self._open(entry, content)
+            artifact = await self._open(entry, content, origin="fetched")
         except DigestError:
             evidence = partial(self._cache.keep_evidence, name, content, at=self._now().isoformat())
             with suppress(OSError, OneiricError):
@@ -153,12 +153,12 @@ class Collector:
             raise FetchError(f"http: {printable(entry.uri or '')}: 304 without being asked for it", reason="http")
         return fetched.content
 
-    async def _open(self, entry: Entry, content: bytes) -> Artifact:
-        """Verify and open; each check of a digest is reported."""
+    async def _open(self, entry: Entry, content: bytes, *, origin: str) -> Artifact:
+        """Verify and open; each check of a digest is reported, with where the bytes come from."""
         name = name_of(entry)
         published = name.partition("-")[2]
         make = partial(Artifact.open, published, content, sha256=entry.sha256 or "", length=entry.length)
-        told = {"artifact": name, "expected_digest": entry.sha256 or ""}
+        told = {"artifact": name, "expected_digest": entry.sha256 or "", "origin": origin}
         try:
             artifact = await to_thread.run_sync(make)
         except DigestError as error:

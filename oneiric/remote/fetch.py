@@ -25,7 +25,7 @@ import httpx2
 from oneiric.core.retry import Retry, read_retry_after
 from oneiric.errors import FetchError
 from oneiric.remote.authorities import Authorities
-from oneiric.remote.local import read_beside, read_typed, to_path, too_large
+from oneiric.remote.local import read_beside, read_typed, settled, to_path, too_large
 from oneiric.remote.transport import Route, build_request, failure, http_failure, open_client, translate
 from oneiric.remote.urls import (
     Allow,
@@ -140,7 +140,7 @@ class Fetcher:
             FetchError: with one of its reasons.
         """
         if same_origin_as is not None:
-            same_origin_as = to_path(same_origin_as).as_uri() if is_local(same_origin_as) else same_origin_as
+            same_origin_as = settled(same_origin_as)
             url = resolve(same_origin_as, url)
         transfer = _Transfer(limit_bytes, etag, same_origin_as, token, progress)
         try:

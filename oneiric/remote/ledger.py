@@ -44,6 +44,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     last_success_at: datetime | None = None
     last_duration: float = 0.0
     last_error: str = ""
+    last_reason: str = ""
+    last_key_ids: tuple[str, ...] = ()
     breaker: dict[str, Any] = {}
 
 
@@ -70,30 +72,56 @@ def accepted(record: Record, verified: VerifiedManifest, *, url: str, now: datet
     )
 
 
-def succeeded(record: Record, *, url: str, now: datetime, duration: float, breaker: Breaker) -> Record:
-    """Return the record after a round that went well, with the manifest from *url*."""
-    return msgspec.structs.replace(
+def succeeded(record: Record, *, url: str, now: datetime, duration: float, breaker: Breaker | None) -> Record:
+    """Return the record after a round that went well, with the manifest from *url*.
+
+    Without a *breaker* the round was none of the configured source, and what is wrong with that stays remembered.
+    """
+    record = msgspec.structs.replace(
         record,
         url=url,
         successes=record.successes + 1,
-        consecutive_failures=0,
         last_sync_at=now,
-        last_success_at=now,
         last_duration=duration,
+    )
+    if breaker is None:
+        return record
+    return msgspec.structs.replace(
+        record,
+        last_success_at=now,
+        consecutive_failures=0,
         last_error="",
+        last_reason="",
+        last_key_ids=(),
         breaker=breaker.to_record(),
     )
 
 
-def failed(record: Record, *, now: datetime, duration: float, breaker: Breaker, error: str) -> Record:
-    """Return the record after a round that failed."""
+def failed(
+    record: Record,
+    *,
+    now: datetime,
+    duration: float,
+    breaker: Breaker | None,
+    error: str,
+    reason: str = "",
+    key_ids: tuple[str, ...] = (),
+) -> Record:
+    """Return the record after a round that failed; without a *breaker* it was none of the configured source.
+
+    Args:
+        reason: why, in one word.
+        key_ids: by which keys the manifest that was refused says it is signed.
+    """
+    record = msgspec.structs.replace(record, failures=record.failures + 1, last_sync_at=now, last_duration=duration)
+    if breaker is None:
+        return record
     return msgspec.structs.replace(
         record,
-        failures=record.failures + 1,
         consecutive_failures=record.consecutive_failures + 1,
-        last_sync_at=now,
-        last_duration=duration,
         last_error=error,
+        last_reason=reason,
+        last_key_ids=key_ids,
         breaker=breaker.to_record(),
     )
 

@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from oneiric.errors import FetchError
-from oneiric.remote.urls import printable, refusal
+from oneiric.remote.urls import is_local, printable, refusal
 
 _FILE: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _DIRECTORY: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY
@@ -31,6 +31,14 @@ def to_path(url: str) -> Path:
     if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path:
         raise refusal(url, "a file: URL needs an absolute path and no host", "use file:///path")
     return Path(path)
+
+
+def settled(url: str) -> str:
+    """Return the ``file:`` URL of the local manifest at *url*, its directory spelled without ``..``; others as is."""
+    if not is_local(url):
+        return url
+    path = to_path(url)
+    return (Path(os.path.realpath(path.parent)) / path.name if ".." in path.parts else path).as_uri()
 
 
 def read_typed(url: str, limit_bytes: int) -> bytes:

@@ -6,14 +6,13 @@ reported and counted, and leaves the next round to try again.
 
 from __future__ import annotations
 
-import hashlib
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import anyio
 import msgspec
@@ -22,9 +21,8 @@ from anyio import to_thread
 from oneiric.core.breaker import Breaker, Permit
 from oneiric.core.candidate import Candidate
 from oneiric.core.config import RemoteSettings
-from oneiric.core.manifest import Manifest
 from oneiric.core.retry import Retry
-from oneiric.core.trust import Floor, TrustPolicy, VerifiedManifest, require_fresh
+from oneiric.core.trust import Floor, TrustPolicy, VerifiedManifest
 from oneiric.errors import ConfigError, FetchError, ManifestError, OneiricError, Problem, TrustError
 from oneiric.observability.describe import describe
 from oneiric.observability.logs import Emit
@@ -32,13 +30,15 @@ from oneiric.remote import ledger
 from oneiric.remote.artifact import Artifact
 from oneiric.remote.cache import ARTIFACTS, MANIFEST, Cache
 from oneiric.remote.collect import Collector, Progress, release
-from oneiric.remote.engines import open_source
-from oneiric.remote.fetch import Fetched, Fetcher, NotModified
+from oneiric.remote.fetch import Fetched, Fetcher, NotModified, retrying
+from oneiric.remote.kept import place_of, prune, verify_cached
 from oneiric.remote.ledger import Ledger, Record
-from oneiric.remote.offers import SOURCE, offers
-from oneiric.remote.pinned import is_tuf, verify_kept
-from oneiric.remote.reports import SIGNATURE_REASONS, SyncReport, reason_of, report_of, words_of
-from oneiric.remote.source import Source, policy_for, verify
+from oneiric.remote.local import settled
+from oneiric.remote.offers import offers
+from oneiric.remote.places import Answer, InForce, Inquiry, places_of
+from oneiric.remote.reports import SyncReport, reason_of, report_of
+from oneiric.remote.source import Source, verify
+from oneiric.remote.telling import ADHOC, Teller, source_of
 from oneiric.remote.urls import allowed_by, printable
 
 Publish = Callable[[tuple[Candidate[Any], ...]], Awaitable[None]]
@@ -51,22 +51,6 @@ class _Judge(Protocol):
     def __call__(self, *, floor: Floor | None, now: datetime) -> VerifiedManifest:
         """Return the verified manifest."""
         ...
-
-
-class _InForce(NamedTuple):
-    """What this process published last, without its entries; where it came from, and what the cache looked like then.
-
-    ``cached`` is None where the cache did not have all of it.
-    """
-
-    head: Manifest
-    digest: str
-    policy: TrustPolicy
-    floor: Floor
-    report: SyncReport
-    place: str
-    etag: str | None
-    cached: Mapping[str, object] | None
 
 
 class Syncer:
@@ -109,7 +93,7 @@ class Syncer:
         self._progress = progress
         self._turn = anyio.Lock()
         self._breaker: Breaker | None = None
-        self._in_force: _InForce | None = None
+        self._in_force: InForce | None = None
 
     def breaker(self, record: Record) -> Breaker:
         """Return the breaker as the settings and *record* have it; a restart lets one round through at once."""
@@ -131,9 +115,14 @@ class Syncer:
             if content is None:
                 return None
             record = await to_thread.run_sync(self._ledger.load)
-            place = record.url or settings.manifest_url or ""
+            place = place_of(record, settings)
             policy = await to_thread.run_sync(self._policy, settings)
-            verified, stale = await self._verify_cached(content, record, place, policy)
+            check = partial(verify_cached, content, record=record, settings=settings, policy=policy, now=self._now())
+            try:
+                verified, stale = await to_thread.run_sync(check)
+            except ManifestError as error:
+                Teller(self._emit, self._source(place, settings)).refused(place, error)
+                raise
             artifacts = await self._collector(settings, None).collect(verified.manifest.entries)
             try:
                 report = report_of(verified.manifest, "success", printable(place), warnings=verified.warnings)
@@ -143,25 +132,6 @@ class Syncer:
             finally:
                 release(artifacts)
             return replace(report, warnings=(*stale, *report.warnings))
-
-    async def _verify_cached(
-        self, content: bytes, record: Record, place: str, policy: TrustPolicy
-    ) -> tuple[VerifiedManifest, tuple[str, ...]]:
-        now, settings = self._now(), self._settings()
-        again = partial(verify_kept, content, record=record, place=place, settings=settings, policy=policy)
-        try:
-            return await to_thread.run_sync(partial(again, now=now)), ()
-        except TrustError as error:
-            expired_at = _expired_at(record, policy)
-            if error.reason != "expired" or expired_at is None:
-                raise
-            since = (now - expired_at).total_seconds()
-            if since > settings.max_stale:
-                raise
-            fresh = await to_thread.run_sync(partial(again, now=record.accepted_at or now))
-            if record.floor is None or fresh.floor.digest != record.floor.digest:  # not the one that was accepted then
-                raise
-            return fresh, (f"stale: it expired {since:.0f} s ago, and remote.max_stale allows that at a start",)
 
     async def sync(self, url: str | None = None, *, force: bool = False, dry_run: bool = False) -> SyncReport:
         """Bring what is offered to what the publisher signed last.
@@ -181,25 +151,34 @@ class Syncer:
                     Problem("remote.manifest_url", "is not set, and no --manifest was given"),
                     hint="oneiric remote-sync --manifest https://..., or set remote.manifest_url in settings/app.yml",
                 )
-            record = await self._remembered(place)
+            teller = Teller(self._emit, self._source(place, settings), is_rehearsal=dry_run)
+            record = await self._remembered(place, teller)
             with self._located(place):
                 if dry_run:  # a rehearsal counts for nothing: not in the ledger, not for the breaker, not as evidence
                     started = anyio.current_time()
-                    report = await self._round(settings, place, record, dry_run=True)
+                    report = await self._round(settings, place, record, teller)
                     return replace(report, duration=anyio.current_time() - started, dry_run=True)
+                if teller.source == ADHOC and settings.manifest_url is not None:
+                    return await self._counted(settings, place, record, None, teller)
                 self._breaker, permit = self.breaker(record).ask(self._now(), force=force)
                 if permit is Permit.REFUSED:
                     wait = self._breaker.wait(self._now())
                     reason = f"the circuit breaker is open for {wait:.0f} s more"
+                    teller.skipped(place, reason)
                     return SyncReport("skipped", printable(place), reason=reason)
-                return await self._counted(settings, place, record, permit)
+                return await self._counted(settings, place, record, permit, teller)
 
-    async def _remembered(self, place: str) -> Record:
+    def _source(self, place: str, settings: RemoteSettings) -> str:
+        configured = filter(None, (settings.manifest_url, *settings.mirrors))
+        return source_of(_spelled(place), configured=map(_spelled, configured))
+
+    async def _remembered(self, place: str, teller: Teller) -> Record:
         """Return what the ledger has; that it cannot be read is reported, for nothing is fetched until it can be."""
         try:
             return await to_thread.run_sync(self._ledger.load)
         except TrustError as error:
-            self._report_failure(Record(), place, error, 0.0, self.breaker(Record()))
+            breaker = self.breaker(Record()).state(self._now()).value
+            teller.failed(place, error, consecutive_failures=1, breaker=breaker, duration=0.0)
             raise
 
     @contextmanager
@@ -215,72 +194,146 @@ class Syncer:
             what = f"{error.strerror or error}, in {cache} or {state}"
             raise OneiricError(what, hint=f"df -h {cache} {state}") from error
 
-    async def _counted(self, settings: RemoteSettings, place: str, record: Record, permit: Permit) -> SyncReport:
-        """Carry out one round and count how it went; one that is cancelled proves nothing."""
+    async def _counted(
+        self, settings: RemoteSettings, place: str, record: Record, permit: Permit | None, teller: Teller
+    ) -> SyncReport:
+        """Carry out one round and count how it went; one that is cancelled proves nothing.
+
+        Without a *permit* it says nothing about the configured source: its breaker and its failures stay as they are.
+        """
         started, before = anyio.current_time(), self.breaker(record).state(self._now())
         outcome: Breaker | None = None
         try:
-            report = await self._round(settings, place, record)
+            report = await self._round(settings, place, record, teller)
             report = replace(report, duration=anyio.current_time() - started)
-            outcome = self.breaker(record).succeeded()
+            outcome = None if permit is None else self.breaker(record).succeeded()
             count = partial(ledger.succeeded, url=report.url, duration=report.duration, breaker=outcome)
             await self._save(partial(count, now=self._now()))
-            self._tell(report)
+            teller.ended(report)
             return report
         except Exception as error:  # whatever it is, it is counted, or nobody would know that nothing is synchronised
-            outcome = outcome or self.breaker(record).failed(self._now(), permit)
+            if permit is not None and outcome is None:
+                outcome = self.breaker(record).failed(self._now(), permit)
             duration = anyio.current_time() - started
-            text = self._report_failure(record, place, error, duration, outcome)
-            count = partial(ledger.failed, duration=duration, breaker=outcome, error=text)
+            text = teller.failed(
+                place,
+                error,
+                consecutive_failures=record.consecutive_failures + (permit is not None),
+                breaker=(outcome or self.breaker(record)).state(self._now()).value,
+                duration=duration,
+            )
+            count = partial(
+                ledger.failed,
+                duration=duration,
+                breaker=outcome,
+                error=text,
+                reason=reason_of(error),
+                key_ids=tuple(getattr(error, "claimed", ())),
+            )
             await self._save(partial(count, now=self._now()))
             raise
         finally:
-            self._breaker = outcome if outcome is not None else self.breaker(record).withdrawn(permit)
-            after = self._breaker.state(self._now())
-            if after is not before:
-                self._emit("circuit-breaker-changed", source=SOURCE, state=after.value, previous=before.value)
+            if permit is not None:
+                self._breaker = outcome if outcome is not None else self.breaker(record).withdrawn(permit)
+                after = self._breaker.state(self._now())
+                if after is not before:
+                    teller.breaker_changed(after.value, before.value)
 
-    async def _round(
-        self, settings: RemoteSettings, place: str, record: Record, *, dry_run: bool = False
-    ) -> SyncReport:
+    async def _round(self, settings: RemoteSettings, place: str, record: Record, teller: Teller) -> SyncReport:
         policy = await to_thread.run_sync(self._policy, settings)
         current = await self._current(policy, record)
         artifacts: dict[str, Artifact] = {}
-        try:
+        with ExitStack() as held:
+            held.callback(release, artifacts)
             async with self._fetcher(
                 idle_timeout=settings.timeout,
                 allow=allowed_by(settings.allowed_hosts),
                 allow_plain_http=settings.allow_plain_http,
             ) as fetcher:
-                source = await to_thread.run_sync(
-                    partial(open_source, place, fetcher, settings=settings, cache=self._cache, token=self._token)
+                inquiry = Inquiry(
+                    fetcher=fetcher,
+                    settings=settings,
+                    policy=policy,
+                    floor=record.floor,
+                    current=current,
+                    cache=self._cache,
+                    token=self._token,
+                    now=self._now,
+                    patiently=self._patiently,
+                    teller=teller,
                 )
-                etag = current.etag if current is not None and current.place == place else None
-                fetched, place = await self._fetch(source, settings, place, etag)
-                if current is not None and await self._is_current(fetched, current):
-                    return self._unchanged(current, fetched, policy, place)
-                if not isinstance(fetched, Fetched):
-                    what = f"http: {printable(place)}: 304 without being asked for it"
-                    raise FetchError(what, reason="http")
-                judge = partial(verify, fetched, place=place, policy=policy)
-                verified = await to_thread.run_sync(partial(judge, floor=record.floor, now=self._now()))
-                collector = self._collector(settings, source)
-                artifacts = await collector.collect(verified.manifest.entries, keep=not dry_run)
-            report = report_of(verified.manifest, "success", printable(place), warnings=verified.warnings)
-            report = replace(report, fetched=collector.fetched)
-            if dry_run:
-                return report
-            with anyio.CancelScope(shield=True):  # what is kept is also published
-                keep = partial(self._keep, fetched.content, verified, judge=judge, before=record.floor, url=report.url)
-                verified = await to_thread.run_sync(keep)
-                await self._put_in_force(
-                    verified, artifacts, policy=policy, report=report, place=place, etag=fetched.etag
-                )
-            return report
-        finally:
-            release(artifacts)
+                answer, fetched = await self._first_whole(inquiry, places_of(place, settings), artifacts, held)
+            if answer.verified is None:
+                report = self._unchanged(answer)
+                return replace(report, warnings=(*report.warnings, *teller.passed_by()))
+            verified = answer.verified
+            report = report_of(verified.manifest, "success", printable(answer.url), warnings=verified.warnings)
+            report = replace(report, fetched=fetched)
+            if teller.is_rehearsal:
+                return replace(report, warnings=(*report.warnings, *teller.passed_by()))
+            before = await self._accept(answer, verified, artifacts, policy=policy, floor=record.floor, report=report)
+        return replace(report, warnings=(*report.warnings, *teller.passed_by(), *await self._prune(verified, before)))
 
-    async def _current(self, policy: TrustPolicy, record: Record) -> _InForce | None:
+    async def _first_whole(
+        self, inquiry: Inquiry, places: tuple[str, ...], artifacts: dict[str, Artifact], held: ExitStack
+    ) -> tuple[Answer, int]:
+        """Return the first answer of which every artifact is to be had, and how many were fetched.
+
+        The artifacts, opened, are put into *artifacts*; the cache keeps them until *held* is closed. Raises what the
+        first place failed with when there is none.
+        """
+        async with aclosing(inquiry.answers(places)) as answers:
+            async for answer in answers:
+                if answer.verified is None:
+                    return answer, 0
+                collector = self._collector(inquiry.settings, answer.source)
+                entries, keep = answer.verified.manifest.entries, not inquiry.teller.is_rehearsal
+                if keep and any(entry.uri is not None for entry in entries):
+                    await to_thread.run_sync(held.enter_context, self._cache.collecting())
+                try:
+                    artifacts.update(await collector.collect(entries, keep=keep))
+                except (FetchError, ManifestError) as error:
+                    inquiry.teller.refused(answer.url, error)
+                else:
+                    return answer, collector.fetched
+        raise inquiry.teller.refusals[0][1]
+
+    async def _accept(
+        self,
+        answer: Answer,
+        verified: VerifiedManifest,
+        artifacts: dict[str, Artifact],
+        *,
+        policy: TrustPolicy,
+        floor: Floor | None,
+        report: SyncReport,
+    ) -> bytes | None:
+        """Keep and publish what was verified against *floor*; return the manifest that was cached before."""
+        fetched, previous = answer.found, None
+        assert isinstance(fetched, Fetched)  # noqa: S101 - what was verified was fetched
+        with anyio.CancelScope(shield=True):  # what is kept is also published
+            judge = partial(verify, fetched, place=answer.url, policy=policy)
+            keep = partial(self._keep, fetched.content, verified, judge=judge, before=floor, url=report.url)
+            verified, previous = await to_thread.run_sync(keep)
+            await self._put_in_force(
+                verified, artifacts, policy=policy, report=report, place=answer.url, etag=fetched.etag
+            )
+        return previous
+
+    async def _prune(self, verified: VerifiedManifest, previous: bytes | None) -> tuple[str, ...]:
+        """Remove what is needed no more from the cache; return a warning where that fails."""
+        try:
+            gone = await to_thread.run_sync(prune, self._cache, verified, previous)
+        except (OneiricError, OSError) as error:
+            return (f"artifacts that nothing names stay in the cache: {describe(error)}",)
+        current = self._in_force
+        if current is not None and current.cached is not None:
+            paths = {f"{ARTIFACTS}/{name}" for name in gone}
+            cached = {path: found for path, found in current.cached.items() if path not in paths}
+            self._in_force = current._replace(cached=cached)
+        return ()
+
+    async def _current(self, policy: TrustPolicy, record: Record) -> InForce | None:
         """Return what is in force, if it is the same as what is remembered, cached and asked for by the settings."""
         current = self._in_force
         if current is None or (current.policy, current.floor) != (policy, record.floor):
@@ -288,46 +341,17 @@ class Syncer:
         cached = await to_thread.run_sync(self._cache.fingerprint)
         return current if current.cached == cached else None
 
-    async def _is_current(self, fetched: Fetched | NotModified, current: _InForce) -> bool:
-        if isinstance(fetched, NotModified):
-            return True
-        digest = await to_thread.run_sync(lambda: hashlib.sha256(fetched.content).hexdigest())
-        return digest == current.digest
-
-    def _unchanged(
-        self, current: _InForce, fetched: Fetched | NotModified, policy: TrustPolicy, place: str
-    ) -> SyncReport:
-        """Leave in force what is; it may have expired meanwhile."""
-        require_fresh(current.head, policy_for(fetched, policy), floor=current.floor, now=self._now())
-        etag = fetched.etag if isinstance(fetched, Fetched) else current.etag
-        self._in_force = current._replace(place=place, etag=etag)
-        return replace(current.report, outcome="unchanged", url=printable(place), fetched=0)
-
-    async def _fetch(
-        self, source: Source, settings: RemoteSettings, place: str, etag: str | None
-    ) -> tuple[Fetched | NotModified, str]:
-        """Fetch the manifest from the first place that gives it; each is asked again while its failure may pass."""
-        failures: list[FetchError] = []
-        mirrors = (url for url in settings.mirrors if is_tuf(url) == is_tuf(place))
-        for url in dict.fromkeys((place, *mirrors)):
-            try:
-                return await self._patiently(partial(source.manifest, url, etag=etag if url == place else None)), url
-            except FetchError as error:
-                failures.append(error)
-        raise failures[0]
+    def _unchanged(self, answer: Answer) -> SyncReport:
+        """Leave in force what is."""
+        current = self._in_force
+        assert current is not None  # noqa: S101 - it was compared with the answer
+        etag = answer.found.etag if isinstance(answer.found, Fetched) else current.etag
+        self._in_force = current._replace(place=answer.url, etag=etag)
+        return replace(current.report, outcome="unchanged", url=printable(answer.url), fetched=0)
 
     async def _patiently(self, ask: Callable[[], Awaitable[Fetched | NotModified]]) -> Fetched | NotModified:
         """Call *ask*, again while its failure may pass."""
-        retry, attempt = Retry(), 1
-        while True:
-            try:
-                return await ask()
-            except FetchError as error:
-                wait = retry.wait(attempt, error, chance=self._chance())
-                if wait is None:
-                    raise
-                await anyio.sleep(wait)
-                attempt += 1
+        return await retrying(ask, retry=Retry(), chance=self._chance)
 
     def _collector(self, settings: RemoteSettings, source: Source | None) -> Collector:
         return Collector(
@@ -344,8 +368,8 @@ class Syncer:
 
     def _keep(
         self, content: bytes, verified: VerifiedManifest, *, judge: _Judge, before: Floor | None, url: str
-    ) -> VerifiedManifest:
-        """Keep a manifest that was verified against the floor *before*; return it as it is accepted.
+    ) -> tuple[VerifiedManifest, bytes | None]:
+        """Keep a manifest that was verified against the floor *before*; return it as it is accepted, and the last one.
 
         The floor goes last: after a crash in between the next start verifies what is cached, and takes its floor over.
         """
@@ -353,10 +377,11 @@ class Syncer:
             record = self._ledger.load()
             if record.floor != before:  # another process accepted one meanwhile
                 verified = judge(floor=record.floor, now=self._now())
+            previous = self._cache.read_manifest(self._settings().max_manifest_bytes)
             with self._ledger.staged(ledger.accepted(record, verified, url=url, now=self._now())) as commit:
                 self._cache.write_manifest(content)
                 commit()
-        return verified
+        return verified, previous
 
     async def _put_in_force(
         self,
@@ -377,7 +402,7 @@ class Syncer:
         head = msgspec.structs.replace(verified.manifest, entries=())
         cached = await to_thread.run_sync(self._cache.fingerprint)
         is_whole = paths <= cached.keys()
-        self._in_force = _InForce(
+        self._in_force = InForce(
             head, verified.digest, policy, verified.floor, report, place, etag, cached if is_whole else None
         )
 
@@ -388,45 +413,15 @@ class Syncer:
         except (OneiricError, OSError) as error:
             self._emit("state-degraded", error=f"{self._ledger.path}: {describe(error)}")
 
-    def _report_failure(self, record: Record, place: str, error: Exception, duration: float, breaker: Breaker) -> str:
-        """Report *error*; return its words."""
-        reason, text = reason_of(error), words_of(error)
-        if reason in SIGNATURE_REASONS:
-            self._emit("signature-verification-failed", source=SOURCE, key_id="", error=text)
-        self._emit(
-            "remote-sync-error",
-            source=SOURCE,
-            url=printable(place),
-            error=text,
-            reason=reason,
-            consecutive_failures=record.consecutive_failures + 1,
-            circuit_breaker=breaker.state(self._now()).value,
-            duration_ms=round(duration * 1000, 3),
-        )
-        return text
 
-    def _tell(self, report: SyncReport) -> None:
-        self._emit(
-            "remote-sync-unchanged" if report.outcome == "unchanged" else "remote-sync-complete",
-            source=SOURCE,
-            url=report.url,
-            manifest=report.source,
-            manifest_version=report.manifest_version,
-            entries=report.entries,
-            fetched=report.fetched,
-            duration_ms=round(report.duration * 1000, 3),
-        )
-        for warning in report.warnings:
-            self._emit("remote-sync-warning", source=SOURCE, url=report.url, error=warning)
+def _spelled(url: str) -> str:
+    """Return *url* as it is compared with others: a path in one spelling."""
+    try:
+        return settled(url)
+    except FetchError:  # it names no file of ours, which whoever asks there is told
+        return url
 
 
 def _taken_over(last: Record, *, before: Record, verified: VerifiedManifest, url: str, now: datetime) -> Record:
     """Return what to remember once *verified* was found in the cache; what another process accepted since stays."""
     return last if last.floor != before.floor else ledger.accepted(last, verified, url=printable(url), now=now)
-
-
-def _expired_at(record: Record, policy: TrustPolicy) -> datetime | None:
-    """Return when the manifest that was accepted last expired, or will; None where it never does."""
-    signed_at = record.floor.signed_at if record.floor is not None else None
-    too_old_at = None if policy.max_age is None or signed_at is None else signed_at + timedelta(seconds=policy.max_age)
-    return min((at for at in (record.expires_at, too_old_at) if at is not None), default=None)

@@ -18,8 +18,9 @@ from typing import Any, Final
 import anyio
 import httpx2
 
+from oneiric.core.origin import is_link_local, to_address
 from oneiric.errors import FetchError
-from oneiric.remote.urls import is_link_local, printable, refusal, to_address
+from oneiric.remote.urls import printable, refusal
 
 _HEADERS: Final = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "oneiric"}
 _DIRECT: Final = ("all://localhost", "all://127.0.0.0/8", "all://[::1]")
@@ -71,7 +72,10 @@ class Route:
         elif event == "connection.connect_tcp.complete":
             self._stream = details["return_value"]
             if self.connecting_to == self._host:  # a proxy is the operator's choice, and looks up names itself
-                self._require_routed(self._stream.get_extra_info("server_addr")[0])
+                peer = self._stream.get_extra_info("server_addr")
+                if peer is None:  # reset already; whom we would have sent to cannot be told
+                    raise failure("connection", self._url, "reset as soon as it was made")
+                self._require_routed(peer[0])
 
     def _require_routed(self, peer: str) -> None:
         address = to_address(peer.partition("%")[0])
@@ -125,7 +129,7 @@ def _tell(cause: BaseException, route: Route, *, is_handshake: bool) -> tuple[st
     """Return category and words for a cause we know."""
     match cause:
         case socket.gaierror():
-            told = "dns", f"{route.connecting_to}: {_lower(cause.strerror or 'does not resolve')}"
+            told = "dns", f"{route.connecting_to}: {_lower(cause.strerror or 'does not resolve')}; no connection"
         case ssl.SSLCertVerificationError():
             told = "tls", _lower(cause.verify_message)
         case ssl.SSLEOFError():

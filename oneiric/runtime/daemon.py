@@ -26,7 +26,12 @@ from oneiric.config.watcher import DirectoryWatch
 from oneiric.core.config import FILES, Settings
 from oneiric.core.domain import DOMAINS
 from oneiric.core.reconcile import Change
+from oneiric.doctor.examine import examine
+from oneiric.doctor.finding import Finding
+from oneiric.doctor.gauges import finding_gauges
+from oneiric.doctor.vitals import ProcessVital, Vitals
 from oneiric.errors import ConfigError, OneiricError, Problem
+from oneiric.lifecycle.memory import limit_bytes, resident_bytes
 from oneiric.observability.describe import describe
 from oneiric.observability.logs import LibraryHandler, Sink, to_stream
 from oneiric.observability.meters import Reading
@@ -34,11 +39,16 @@ from oneiric.runtime import premises
 from oneiric.runtime.delivery import Delivery
 from oneiric.runtime.lag import LoopLag
 from oneiric.runtime.notify import Notifier
+from oneiric.runtime.otlp_export import OtlpExport
+from oneiric.runtime.recent import Growth, Recent
 from oneiric.runtime.runtime import Runtime
 from oneiric.runtime.scrape import Scrape
+from oneiric.runtime.snapshot import Snapshot
 from oneiric.runtime.state import StateStore
+from oneiric.runtime.vitals import busiest, live_vitals
 
 _GRACE = 10.0
+_EXAMINATION_INTERVAL = 15.0
 _DOMAIN_OF = {domain.settings_file: name for name, domain in DOMAINS.items()}
 
 
@@ -83,17 +93,20 @@ class Daemon:
         self.invalid: frozenset[str] = frozenset()
         self.log_error = ""
         self._lag = LoopLag()
+        self.recent = Recent()
+        self._growth = Growth(lambda: self.runtime.instances)
+        self._findings: tuple[Finding, ...] = ()
         self._scrape: Scrape
         self.runtime: Runtime
         self._flags = flags
-        self._environ = environ
+        self.environ = environ
         self._serve = serve
         self._notifier = Notifier(environ)
         watched = DirectoryWatch(directory, on_degraded=self._report_degraded_watch)  # before the files are read
         self._settings = load(directory, environ=environ, flags=flags)
         self._present = self._files()
         watched.debounce = self._settings.app.watch.debounce
-        self._with_remote = remote
+        self.with_remote = remote
         self.delivery: Delivery
         self._watch = watched if watch and self._settings.app.watch.enabled else None
         self._starting: anyio.CancelScope
@@ -115,16 +128,15 @@ class Daemon:
             http = held.enter_context(premises.http_socket(app.api.http))
             host, port = http.getsockname()[:2]
             self.http = f"{host}:{port}"
-            sink = self._steadily(
-                to_stream(sys.stdout, minimum=app.logging.level, as_json=app.logging.format == "json")
-            )
+            out = to_stream(sys.stdout, minimum=app.logging.level, as_json=app.logging.format == "json")
+            sink = self.recent.beside(self._steadily(out))
             logging.getLogger().addHandler(LibraryHandler(sink))
             opened = Runtime.open(
                 self._settings,
                 store=StateStore(state_dir),
                 sink=sink,
                 eager=True,
-                environ=self._environ,
+                environ=self.environ,
                 prepare=self._prepare,
             )
             return await self._live(opened, Listeners(control, http))
@@ -164,24 +176,70 @@ class Daemon:
         return write
 
     async def _prepare(self, runtime: Runtime) -> None:
-        self.delivery = Delivery(runtime, environ=self._environ)
+        self.delivery = Delivery(runtime, environ=self.environ)
         self._scrape = Scrape(
             runtime,
-            syncer=self.delivery.syncer if self._with_remote else None,
+            syncer=self.delivery.syncer if self.with_remote else None,
             lag=self._lag,
             invalid=lambda: self.invalid,
         )
-        if self._with_remote:
+        self._export = OtlpExport(
+            settings=lambda: runtime.settings.app.metrics,
+            read=self.readings,
+            emit=runtime.emit,
+            started_at=self.started_at,
+        )
+        if self.with_remote:
             await self.delivery.restore()
 
     async def readings(self) -> tuple[Reading, ...]:
         """Return every metric of the catalog, as of now."""
-        return await self._scrape.read()
+        return (*await self._scrape.read(), *finding_gauges(self._findings))
+
+    async def vitals(self) -> Vitals:
+        """Return everything a diagnosis needs, as of now."""
+        most = busiest(await self.runtime.readings())
+        return await live_vitals(
+            self.runtime,
+            syncer=self.delivery.syncer if self.with_remote else None,
+            settings=self.directory,
+            problems=self.config_error.splitlines(),
+            process=partial(self._process, most),
+            recent=self.recent.happenings,
+            environ=self.environ,
+        )
+
+    def _process(self, most: tuple[tuple[str, int], ...], snapshot: Snapshot) -> ProcessVital:
+        return ProcessVital(
+            pid=os.getpid(),
+            version=__version__,
+            started_at=self.started_at,
+            resident_bytes=resident_bytes(),
+            memory_limit_bytes=limit_bytes(),
+            instances=self.runtime.instances,
+            active_instances=sum(bool(record.provider) for record in snapshot.slots),
+            samples=self._growth.coarse,
+            recent_samples=self._growth.fine,
+            busiest=most,
+            loop_lag=self._lag.worst,
+            abandoned_calls=self.runtime.abandoned_calls,
+            degraded="; ".join(filter(None, (self.runtime.degraded, self.log_error))),
+            watch=self.watch,
+        )
+
+    async def _examine(self) -> None:
+        """Have the doctor look every now and then, so that a scrape tells what he found."""
+        while True:
+            self._findings = await to_thread.run_sync(examine, await self.vitals())
+            await anyio.sleep(_EXAMINATION_INTERVAL)
 
     async def _go(self, tasks: TaskGroup, listeners: Listeners) -> None:
         self._supervise(tasks, "loop-lag", self._lag.run)
-        if self._with_remote:
+        self._supervise(tasks, "growth", self._growth.run)
+        self._supervise(tasks, "doctor", self._examine)
+        if self.with_remote:
             self._supervise(tasks, "remote", self.delivery.run)
+        self._supervise(tasks, "metrics", self._export.run)
         self._supervise(tasks, "api", lambda: self._serve(self, listeners))
         self._supervise(tasks, "reload", self._follow_hang_ups)
         if self._watch is not None:
@@ -320,9 +378,10 @@ class Daemon:
                 self.runtime.emit("config-rejected", file=problem.where, error=str(problem))
             raise
         self.config_error, self.invalid = "", frozenset()
+        changed = files or _changed(self._settings, settings)
         self._settings, self._present = settings, self._files()
         self.delivery.wake()
-        for file in sorted(files):
+        for file in sorted(changed):
             self.runtime.emit("config-changed", file=f"{self.directory}/{file}", domain=_DOMAIN_OF.get(file, "app"))
         return steps
 
@@ -331,7 +390,7 @@ class Daemon:
         if gone:
             names = ", ".join(sorted(f"{self.directory}/{name}" for name in gone))
             raise _removed(names)
-        settings = load(self.directory, environ=self._environ, flags=self._flags)
+        settings = load(self.directory, environ=self.environ, flags=self._flags)
         old, new = self._settings.app, settings.app
         for name in ("api", "logging", "cache_dir", "state_dir"):
             if getattr(old, name) != getattr(new, name):
@@ -345,6 +404,12 @@ class Daemon:
 def _domain_of(problem: Problem) -> str:
     """Return whose settings file *problem* stands in: a domain's, or "app" for all else."""
     return next((domain for file, domain in _DOMAIN_OF.items() if file in problem.where), "app")
+
+
+def _changed(old: Settings, new: Settings) -> frozenset[str]:
+    """Return the settings files whose values differ; a value of the environment counts for the file it stands above."""
+    domains = (DOMAINS[name].settings_file for name in DOMAINS if old.domains[name] != new.domains[name])
+    return frozenset({*domains, *(("app.yml",) if old.app != new.app else ())})
 
 
 def _removed(names: str) -> ConfigError:

@@ -59,7 +59,10 @@ def syncer(
 
 
 class Facts(NamedTuple):
-    """What is known of the manifest's source: what the ledger keeps, the breaker, and what lies in the cache."""
+    """What is known of the manifest's source: what the ledger keeps, the breaker, and what lies in the cache.
+
+    ``quarantined`` counts the evidence put aside since the last synchronisation that succeeded: later ones are right.
+    """
 
     record: Record
     breaker: BreakerState
@@ -72,7 +75,7 @@ def facts(syncer: Syncer, app: AppSettings) -> Facts:
     record = Ledger(Path(app.state_dir)).load()
     cache = Cache(Path(app.cache_dir))
     state = syncer.breaker(record).state(datetime.now(UTC))
-    return Facts(record, state, len(cache.quarantined()), cache.size_bytes())
+    return Facts(record, state, len(cache.quarantined(since=record.last_success_at)), cache.size_bytes())
 
 
 class Delivery:

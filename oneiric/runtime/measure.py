@@ -108,6 +108,7 @@ class Measure:
                 for candidate in candidates:
                     self._meters.admit(slot.domain, slot.key, candidate.provider)
         if self._ranked is None or self._ranked[0] is not registry or self._ranked[1] is not policy:
+            self._tally.admit(policy.selections)
             known = {slot: answer.resolution for slot, answer in self._chooser.answers.items()}
             if len(registry.by_slot) <= _AT_ONCE:
                 found = candidate_gauges(registry, policy, known)

@@ -269,23 +269,22 @@ class Runtime:
 
         Returns the pin there was, the swap that followed if any, and why it could not be recorded or "".
         """
-        pin: Pin | None = None
-        unrecorded = ""
-
-        async def take_back() -> None:
-            nonlocal pin, unrecorded
-            pin = self._pins.pop(slot, None)
-            if pin is not None:
-                self._chooser.renew_pin(slot)
-                self.emit("selection-unpinned", domain=slot.domain, key=slot.key, provider=pin.provider, by=by)
-                unrecorded = await self._journal.write(lambda store: store.unpin(slot))
-
         live = self._live.get(slot)
         if live is None or not (live.current is not None or live.queue.working):
-            await take_back()
+            pin, unrecorded = await self._take_back(slot, by)
             return pin, None, unrecorded
-        report = await self._manager.swap(slot, SwapRequest(by=by, first=take_back))
+        attempt = self._manager.ask(slot, SwapRequest(by=by, first=self._take_back))
+        report = await attempt.result()
+        pin, unrecorded = attempt.first
         return pin, report if pin is not None else None, unrecorded
+
+    async def _take_back(self, slot: Slot[Any], by: str) -> tuple[Pin | None, str]:
+        pin = self._pins.pop(slot, None)
+        if pin is None:
+            return None, ""
+        self._chooser.renew_pin(slot)
+        self.emit("selection-unpinned", domain=slot.domain, key=slot.key, provider=pin.provider, by=by)
+        return pin, await self._journal.write(lambda store: store.unpin(slot))
 
     async def set_activity(self, slot: Slot[Any], activity: Activity, *, note: str = "", by: str = "program") -> str:
         """Allow or stop new leases on *slot*; returns "" or why the next start will not know."""
@@ -314,6 +313,11 @@ class Runtime:
     def settings(self) -> Settings:
         """The settings in force."""
         return self._chooser.settings
+
+    @property
+    def instances(self) -> int:
+        """How many instances are open."""
+        return sum(len(self._manager.instances.of(slot)) for slot in self._manager.slots)
 
     @property
     def abandoned_calls(self) -> int:

@@ -11,6 +11,8 @@ import pytest
 
 from oneiric.cli.main import main
 from tests.harness.daemon import Daemon, project, running
+from tests.harness.delivery import Upstream, serving
+from tests.harness.places import Place
 
 
 class Answer(NamedTuple):
@@ -41,6 +43,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon that several modules ask. Leave it as it is."""
     with running(project(tmp_path_factory.mktemp("shared") / "p")) as daemon:
         yield daemon
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A project that was never synchronised, in the working directory, with version 1 published for it."""
+    upstream = Upstream(tmp_path / "up")
+    upstream.publish()
+    with serving(upstream) as publisher:
+        made = Place(project(tmp_path / "p"), upstream, publisher)
+        made.configure()
+        monkeypatch.chdir(made.directory)
+        yield made
 
 
 @pytest.fixture

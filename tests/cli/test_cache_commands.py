@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from examples.publisher.press import new_key, public_key
 from tests.cli.conftest import Typing
 from tests.harness.daemon import project
 from tests.harness.delivery import Upstream
@@ -114,6 +116,111 @@ def test_list_gives_the_digest_and_the_size_of_what_is_there(cached: Cached, typ
     }
 
 
+# The manifest itself
+
+
+def configure(cached: Cached, **remote: object) -> None:
+    Path("settings/app.yml").write_text(cached.upstream.settings(str(cached.upstream.manifest), **remote))
+
+
+def manifest_of(cached: Cached) -> Path:
+    return cached.artifacts.parent / "manifest.yaml"
+
+
+def tamper(cached: Cached) -> None:
+    manifest_of(cached).write_bytes(manifest_of(cached).read_bytes().replace(b'"priority":50', b'"priority":51'))
+
+
+def spoil(cached: Cached) -> None:
+    manifest_of(cached).write_bytes(b"{")
+
+
+def sign_by_a_stranger(cached: Cached) -> None:
+    manifest_of(cached).write_bytes(cached.upstream.publish(signer=new_key()))
+
+
+def go_back(cached: Cached) -> None:
+    old = manifest_of(cached).read_bytes()
+    cached.upstream.publish(cached.upstream.entry("2.0"))
+    configure(cached, min_version=2)
+    manifest_of(cached).write_bytes(old)
+
+
+def rotate_the_key(cached: Cached) -> None:
+    configure(cached, public_key=public_key(new_key()))
+
+
+def damage_the_ledger(_cached: Cached) -> None:
+    Path(".oneiric_state/remote.json").write_bytes(b"")
+
+
+def test_verify_says_that_the_manifest_is_one_that_the_next_start_accepts(cached: Cached, typed: Typing) -> None:
+    answer = typed("cache", "verify", "--json")
+    assert (answer.code, answer.document["manifest"]) == (
+        0,
+        {"verdict": "right", "reason": "", "error": "", "key_ids": [cached.upstream.signer.key.id], "warnings": []},
+    )
+    assert (
+        typed("cache", "verify").out.splitlines()[-1] == f"manifest: right, signed by {cached.upstream.signer.key.id}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (tamper, "signature"),
+        (sign_by_a_stranger, "signature"),
+        (rotate_the_key, "signature"),
+        (go_back, "rollback"),
+        (damage_the_ledger, "state"),
+        (spoil, "malformed"),
+    ],
+)
+def test_verify_exits_5_on_a_manifest_that_the_next_start_refuses(
+    cached: Cached, typed: Typing, change: Callable[[Cached], None], reason: str
+) -> None:
+    change(cached)
+    answer = typed("cache", "verify", "--json")
+    found = answer.document["manifest"]
+    assert (answer.code, found["verdict"], found["reason"]) == (5, "wrong", reason)
+    assert typed("cache", "verify").out.splitlines()[-1] == f"manifest: wrong: {reason}: {found['error']}"
+
+
+def test_verify_without_keys_says_that_the_manifest_could_not_be_checked(cached: Cached, typed: Typing) -> None:
+    configure(cached, public_key=None)
+    answer = typed("cache", "verify")
+    assert (answer.code, answer.out.splitlines()[-1]) == (
+        0,
+        "manifest: not checked: no public key is configured (remote.public_key)",
+    )
+    assert typed("cache", "verify", "--json").document["manifest"]["verdict"] == "not checked"
+
+
+def test_verify_says_that_no_manifest_is_there(cached: Cached, typed: Typing) -> None:
+    manifest_of(cached).unlink()
+    answer = typed("cache", "verify")
+    assert (answer.code, answer.out.splitlines()[-1]) == (0, "manifest: missing")
+
+
+def test_verify_shows_what_a_start_would_warn_of(cached: Cached, typed: Typing) -> None:
+    configure(cached, require_signature=False)
+    document = json.loads(cached.upstream.publish(cached.upstream.entry("2.0")))
+    del document["signatures"]
+    manifest_of(cached).write_text(json.dumps(document))
+    (warning,) = typed("cache", "verify", "--json").document["manifest"]["warnings"]
+    assert "accepted without a valid signature" in warning
+    assert f"manifest: warning: {warning}" in typed("cache", "verify").out.splitlines()
+
+
+def test_verify_of_a_manifest_that_cannot_be_read_still_lists_the_artifacts(cached: Cached, typed: Typing) -> None:
+    spoil(cached)
+    (row,) = typed("cache", "verify", "--json").document["artifacts"]
+    assert (row["name"], row["verdict"]) == (cached.name, "not named")
+
+
+# What is not named, and evidence
+
+
 def test_what_no_manifest_names_is_listed_as_such_and_no_trust_failure(cached: Cached, typed: Typing) -> None:
     (cached.artifacts / NOT_NAMED).write_bytes(b"old")
     answer = typed("cache", "verify")
@@ -174,7 +281,7 @@ def test_cache_dir_option_names_another_cache(cached: Cached, typed: Typing, tmp
     assert cached.name in typed("cache", "list", "--cache-dir", str(tmp_path / "elsewhere")).out
 
 
-@pytest.mark.parametrize("verb", ["list", "verify", "prune"])
+@pytest.mark.parametrize("verb", ["list", "prune"])
 def test_cached_manifest_that_cannot_be_read_is_an_error_with_its_place(
     cached: Cached, typed: Typing, verb: str
 ) -> None:

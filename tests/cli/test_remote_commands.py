@@ -1,4 +1,4 @@
-"""``remote-sync``, ``remote-status`` and what ``orchestrate`` takes: with a daemon, without, and in trouble."""
+"""``remote-sync`` and ``remote-status`` without a daemon, and in trouble."""
 
 from __future__ import annotations
 
@@ -9,69 +9,20 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from jsonschema import Draft202012Validator
 
-from examples.publisher.press import new_key, public_key
-from examples.publisher.serve import Fault, Publisher, fail, replace, tamper
+from examples.publisher.press import public_key
+from examples.publisher.serve import Fault, fail, replace, tamper
 from tests.adapters.redis_server import free_port
 from tests.cli.conftest import Answer, Typing
-from tests.harness.daemon import Daemon, project, running
-from tests.harness.delivery import QUICK, Upstream, serving, trusting
+from tests.harness.delivery import QUICK
+from tests.harness.places import MANIFEST, STRANGER, WHEEL, Place, conforms, files, shown
 
 HERE = "no daemon runs: straight into the cache; the next daemon starts from it\n"
 FROM_DISK = "no daemon runs: answered from settings and plugins on disk\n"
-OPENAPI = json.loads((Path(__file__).parents[2] / "docs" / "reference" / "openapi.json").read_text())
-MANIFEST, WHEEL = "/manifest.json", "/upstream-1.0-py3-none-any.whl"
-STRANGER = new_key()
-
-
-class Place(NamedTuple):
-    """A project, and who delivers to it."""
-
-    directory: Path
-    upstream: Upstream
-    publisher: Publisher
-
-    def configure(self, url: str | None = None, **remote: Any) -> None:
-        text = self.upstream.settings(url or self.publisher.url, **remote)
-        (self.directory / "settings" / "app.yml").write_text(text)
-
-    @property
-    def cache(self) -> Path:
-        return self.directory / ".oneiric_cache"
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """A project that was never synchronised, in the working directory, with version 1 published for it."""
-    upstream = Upstream(tmp_path / "up")
-    upstream.publish()
-    with serving(upstream) as publisher:
-        made = Place(project(tmp_path / "p"), upstream, publisher)
-        made.configure()
-        monkeypatch.chdir(made.directory)
-        yield made
-
-
-def conforms(document: dict[str, Any], name: str) -> bool:
-    """Say whether a document is as the published description of the API has it."""
-    schema = {"$ref": f"#/components/schemas/{name}", "components": OPENAPI["components"]}
-    return Draft202012Validator(schema).is_valid(document)
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    found = (path for path in directory.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path.relative_to(directory)): path.read_bytes() for path in found}
-
-
-def shown(text: str) -> dict[str, str]:
-    """Return what ``remote-status`` shows, by its headings."""
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
 
 
 # remote-sync without a daemon
@@ -118,10 +69,11 @@ def test_synced_provider_is_listed_and_explained_without_a_daemon(place: Place, 
 
 def test_manifest_can_be_a_file_beside_its_artifacts(place: Place, typed: Typing) -> None:
     shutil.copytree(place.upstream.directory, "release")
-    answer = typed("remote-sync", "--manifest", "./release/manifest.json")
+    answer = typed("remote-sync", "--manifest", "release/manifest.json")
+    manifest = place.directory / "release" / "manifest.json"
     assert (answer.code, answer.out) == (
         0,
-        "./release/manifest.json: upstream version 1 accepted: 1 entries, 1 artifacts fetched\n",
+        f"{manifest}: upstream version 1 accepted: 1 entries, 1 artifacts fetched\n",
     )
     assert place.publisher.requests == []
 
@@ -392,191 +344,3 @@ def test_status_warns_where_signatures_are_not_required(place: Place, typed: Typ
     assert typed("remote-status").out.endswith(
         "warning: signatures are not required (remote.require_signature: false)\n"
     )
-
-
-# With a daemon
-
-
-@pytest.fixture(scope="module")
-def delivered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Daemon]]:
-    """A daemon over TLS that synchronises when it is told to; a test that publishes does so with a higher version."""
-    root = tmp_path_factory.mktemp("delivered")
-    upstream = Upstream(root / "up")
-    upstream.publish()
-    with serving(upstream, tls=True) as publisher:
-        place = Place(project(root / "p"), upstream, publisher)
-        place.configure(failure_threshold=2, reset_timeout=600)
-        with running(place.directory, "--no-watch", environ=trusting(upstream)) as daemon:
-            daemon.wait_event("remote-sync-complete")
-            yield place, daemon
-
-
-@pytest.fixture
-def live(delivered: tuple[Place, Daemon]) -> Iterator[tuple[Place, Daemon]]:
-    """The same, in order before and after."""
-    yield delivered
-    place, daemon = delivered
-    place.publisher.faults.clear()
-    daemon.client.post("/v1/remote/sync", {"force": True})
-
-
-def test_sync_reaches_the_daemon(live: tuple[Place, Daemon]) -> None:
-    place, daemon = live
-    place.upstream.publish(place.upstream.entry("3.0"))
-    answer = daemon.cli("remote-sync")
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout.startswith(f"{place.publisher.url}: upstream version ")
-    explained = daemon.client.get("/v1/explain", domain="adapter", key="cache")["placings"]
-    assert [p["version"] for p in explained if p["provider"] == "remote"] == ["3.0"]
-
-
-def test_sync_of_what_is_in_force_is_unchanged(live: tuple[Place, Daemon]) -> None:
-    _, daemon = live
-    document = json.loads(daemon.cli("remote-sync", "--json").stdout)
-    assert conforms(document, "RemoteSyncDocument")
-    assert (document["live"], document["outcome"], document["fetched"]) == (True, "unchanged", 0)
-
-
-def test_dry_run_leaves_the_daemon_as_it_was(live: tuple[Place, Daemon]) -> None:
-    place, daemon = live
-    before = daemon.client.get("/v1/remote")
-    place.upstream.publish(place.upstream.entry("4.0"))
-    answer = daemon.cli("remote-sync", "--dry-run")
-    assert (answer.returncode, " would be accepted: " in answer.stdout) == (0, True)
-    assert daemon.client.get("/v1/remote") == before
-
-
-def test_failed_sync_through_the_daemon_says_the_same_as_without(live: tuple[Place, Daemon]) -> None:
-    place, daemon = live
-    place.publisher.faults[MANIFEST] = replace(place.upstream.publish(signer=STRANGER))
-    answer = daemon.cli("remote-sync")
-    place.upstream.publish()
-    assert (answer.returncode, answer.stdout) == (5, "")
-    error, hint = answer.stderr.splitlines()
-    assert error.startswith(f"error[trust]: signature: {place.publisher.url}: none of the 1 signatures")
-    assert hint == "try: sign it with one of the trusted keys: oneiric manifest sign"
-
-
-def test_open_breaker_refuses_and_force_goes_ahead(live: tuple[Place, Daemon]) -> None:
-    place, daemon = live
-    place.publisher.faults[MANIFEST] = fail(404)
-    failed = [daemon.cli("remote-sync").returncode for _ in range(2)]
-    asked = len(place.publisher.requests)
-    refused = daemon.cli("remote-sync")
-    status = daemon.client.get("/v1/remote")
-    assert (failed, refused.returncode) == ([1, 1], 1)
-    assert re.search(r"skipped: the circuit breaker is open for (599|600) s more\n", refused.stdout)
-    assert refused.stderr == "try: oneiric remote-sync --force\n"
-    assert (status["circuit_breaker"], status["consecutive_failures"], len(place.publisher.requests)) == (
-        "open",
-        2,
-        asked,
-    )
-    place.publisher.faults.clear()
-    assert daemon.cli("remote-sync", "--force").returncode == 0
-    assert daemon.client.get("/v1/remote")["circuit_breaker"] == "closed"
-
-
-def test_status_of_a_daemon_is_live(live: tuple[Place, Daemon]) -> None:
-    place, daemon = live
-    answer = daemon.cli("remote-status")
-    seen = shown(answer.stdout)
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert (seen["source"], seen["circuit breaker"], seen["keys"]) == (
-        "upstream",
-        "closed",
-        place.upstream.signer.key.id,
-    )
-    document = json.loads(daemon.cli("remote-status", "--json").stdout)
-    assert (conforms(document, "RemoteDocument"), document["live"]) == (True, True)
-
-
-# orchestrate
-
-
-def test_orchestrate_takes_the_manifest_and_the_interval_from_its_flags(place: Place) -> None:
-    (place.directory / "settings" / "app.yml").write_text(place.upstream.settings())
-    flags = ("--manifest", place.publisher.url, "--refresh-interval", "0.05")
-    with running(place.directory, *flags) as daemon:
-        daemon.wait_event("remote-sync-complete")
-        version = place.upstream.entry("2.0")
-        place.upstream.publish(version)
-        event = daemon.wait_event("remote-sync-complete", count=2)
-    assert event["manifest_version"] == 2
-
-
-def test_orchestrate_without_remote_neither_asks_nor_offers(place: Place, typed: Typing) -> None:
-    typed("remote-sync")
-    asked = len(place.publisher.requests)
-    with running(place.directory, "--no-remote") as daemon:
-        placings = daemon.client.get("/v1/explain", domain="adapter", key="cache")["placings"]
-    assert [placing["provider"] for placing in placings if placing["source"] == "remote"] == []
-    assert len(placings) > 1
-    assert len(place.publisher.requests) == asked
-
-
-# Settings that change while a daemon runs
-
-
-def test_manifest_url_that_is_set_while_it_runs_begins_to_sync(place: Place) -> None:
-    (place.directory / "settings" / "app.yml").write_text(place.upstream.settings())
-    with running(place.directory) as daemon:
-        place.configure()
-        event = daemon.wait_event("remote-sync-complete")
-    assert (event["url"], event["entries"]) == (place.publisher.url, 1)
-
-
-def test_weaker_trust_is_held_until_a_restart(place: Place) -> None:
-    weaker = {
-        "require_signature": False,
-        "allowed_factories": ["shutil"],
-        "allowed_hosts": ["elsewhere.example"],
-        "allow_plain_http": True,
-        "public_key": "",
-        "min_version": 1,
-        "max_age": 7200,
-        "max_stale": 60,
-    }
-    place.configure(min_version=2, max_age=3600, max_stale=30)
-    place.upstream.publish(version=2)
-    with running(place.directory) as daemon:
-        before = settings_of(daemon)
-        place.configure(**weaker)
-        held = {name: daemon.wait_event("config-held", setting=f"remote.{name}")["error"] for name in weaker}
-        assert settings_of(daemon) == before
-    assert set(held.values()) == {"weakens trust: takes effect at a restart"}
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("TUF_ROOT", "root.json"), ("MIN_VERSION", "1"), ("MAX_AGE", "7200"), ("MAX_STALE", "31536000")]
-)
-def test_environment_cannot_weaken_what_the_settings_say(
-    place: Place, typed: Typing, monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
-    place.configure(min_version=2, max_age=3600)
-    monkeypatch.setenv(f"ONEIRIC_REMOTE__{name}", value)
-    answer = typed("remote-sync")
-    assert (answer.code, place.publisher.requests) == (4, [])
-    assert f"remote.{name.lower()}: the environment may make remote stricter, never more lenient" in answer.err
-
-
-def settings_of(daemon: Daemon) -> dict[str, Any]:
-    return {row["path"]: row["value"] for row in daemon.client.get("/v1/config")["settings"]}
-
-
-def test_stricter_trust_takes_effect_at_once(place: Place) -> None:
-    with running(place.directory) as daemon:
-        daemon.wait_event("remote-sync-complete")
-        place.configure(public_keys=[public_key(STRANGER)], signature_threshold=2)
-        event = daemon.wait_event("remote-sync-error")
-    assert event["reason"] == "threshold"
-
-
-def test_key_that_is_rotated_while_it_runs_is_trusted_at_once(place: Place) -> None:
-    with running(place.directory) as daemon:
-        daemon.wait_event("remote-sync-complete")
-        place.upstream.signer = STRANGER
-        place.upstream.publish(place.upstream.entry("2.0"))
-        place.configure()
-        daemon.wait_event("remote-sync-complete", count=2)
-        assert daemon.client.get("/v1/remote")["key_ids"] == [STRANGER.key.id]

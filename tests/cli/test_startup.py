@@ -58,7 +58,11 @@ def test_help_imports_no_parser_and_none_of_our_rooms(quiet: Path, arguments: tu
     assert offenders(imported(quiet, *arguments), HEAVY | PARSERS | OURS | {"json"}) == []
 
 
-@pytest.mark.parametrize("arguments", [("swap", "--help"), ("status", "--help")], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [("swap", "--help"), ("status", "--help"), ("doctor", "--help"), ("doctor", "--size", "200")],
+    ids=" ".join,
+)
 def test_help_of_a_command_imports_no_parser(quiet: Path, arguments: tuple[str, ...]) -> None:
     assert offenders(imported(quiet, *arguments), HEAVY | PARSERS) == []
 
@@ -70,7 +74,9 @@ def test_help_of_a_command_imports_no_parser(quiet: Path, arguments: tuple[str, 
         ("explain", "cache", "--domain", "adapter"),
         ("status", "cache", "--domain", "adapter"),
         ("health", "--probe"),
+        ("metrics",),
         ("plugins",),
+        ("doctor",),
         ("resume", "cache", "--domain", "adapter"),
     ],
     ids=" ".join,

@@ -240,3 +240,16 @@ def test_restart_without_network_and_with_another_key_trusts_nothing_of_the_cach
         event = daemon.wait_event("remote-restore-failed")
         row = activate(daemon)
     assert (event["reason"], row["provider"]) == ("signature", "memory")
+
+
+def test_cached_manifest_that_was_tampered_with_is_logged_as_a_failed_signature(upstream: Upstream) -> None:
+    with serving(upstream) as publisher:
+        directory = place(upstream, publisher.url)
+        with running(directory) as daemon:
+            daemon.wait_event("remote-sync-complete")
+    cached = directory / ".oneiric_cache" / "manifest.yaml"
+    cached.write_bytes(cached.read_bytes().replace(b'"priority":50', b'"priority":51'))
+    with running(directory) as daemon:
+        daemon.wait_event("remote-restore-failed", reason="signature")
+        failed = daemon.wait_event("signature-verification-failed")
+    assert (failed["source"], failed["error"].startswith("signature: TrustError: ")) == ("remote", True)

@@ -1,8 +1,8 @@
-"""Settings of slots, and runtimes opened on them."""
+"""Settings of slots, runtimes opened on them, and what callers do."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,10 @@ import msgspec
 
 from oneiric import Candidate, Runtime, Settings
 from oneiric.core.config import DomainSettings, SlotSettings
-from oneiric.testing import Events, bare_settings
+from oneiric.testing import PART, Events, bare_settings
+
+BARE = "plugins: {enabled: false}\n"
+"""An app.yml without plugins."""
 
 
 def settings_of(
@@ -45,8 +48,28 @@ async def settle(turns: int = 100) -> None:
         await anyio.lowlevel.checkpoint()
 
 
-async def use_once(runtime: Runtime, slot: Any) -> str:
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Let other tasks run until *holds*; what a registration starts is done soon, not at once."""
+    with anyio.fail_after(10):
+        while not holds():
+            await anyio.lowlevel.checkpoint()
+
+
+async def use_once(runtime: Runtime, slot: Any = PART) -> str:
     """Take a lease, work, give it back; return who served."""
     async with runtime.use(slot) as part:
         served: str = await part.work()
         return served
+
+
+async def hold(runtime: Runtime, release: anyio.Event, *, task_status: Any = anyio.TASK_STATUS_IGNORED) -> None:
+    """Hold a lease on PART until *release*, then work with it; starts with the instance."""
+    async with runtime.use(PART) as part:
+        task_status.started(part)
+        await release.wait()
+        await part.work()
+
+
+async def pause() -> None:
+    """Take a second of virtual time."""
+    await anyio.sleep(1)

@@ -343,3 +343,15 @@ async def test_hanging_slot_does_not_hold_up_another(opened: Any, workshop: Work
 async def _try_swap(runtime: Runtime) -> None:
     with pytest.raises(SwapFailedError):
         await runtime.swap(PART)
+
+
+async def test_instances_that_come_late_are_told_apart_in_the_log(
+    opened: Any, workshop: Workshop, events: Events
+) -> None:
+    async with opened(workshop.candidate("old", priority=1), workshop.candidate("new", build=drag)) as runtime:
+        for _ in range(2):
+            with pytest.raises(SwapFailedError):
+                await runtime.swap(PART, provider="new")
+        await anyio.sleep(7200)  # both have come
+    started = [fields["instance_id"] for fields in events.named("cleanup-started") if fields["aside"]]
+    assert (len(started), len(set(started))) == (2, 2)

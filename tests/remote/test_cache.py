@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ VERBS: dict[str, Callable[[Cache], Any]] = {
     "list": lambda cache: cache.stored(),
     "look": lambda cache: cache.fingerprint(),
     "prune": lambda cache: cache.prune(()),
+    "forget": lambda cache: cache.forget((), most=9),
+    "collect": lambda cache: cache.collecting().__enter__(),
     "lock": lambda cache: cache.lock().__enter__(),
 }
 
@@ -141,7 +144,9 @@ def test_cache_directory_that_is_not_ours_is_not_used(cache: Cache, verb: str, t
 
 
 @pytest.mark.parametrize("takeover", TAKEOVERS)
-@pytest.mark.parametrize("verb", ["read an artifact", "write an artifact", "quarantine", "list", "look", "prune"])
+@pytest.mark.parametrize(
+    "verb", ["read an artifact", "write an artifact", "quarantine", "list", "look", "prune", "forget", "collect"]
+)
 def test_artifacts_directory_that_is_not_ours_is_not_used(cache: Cache, verb: str, takeover: str) -> None:
     require_root()
     cache.write_artifact(NAME, b"content")
@@ -160,7 +165,7 @@ def test_evidence_is_not_written_through_a_link(cache: Cache, tmp_path: Path) ->
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@pytest.mark.parametrize("verb", ["read the manifest", "read an artifact", "list", "look", "prune"])
+@pytest.mark.parametrize("verb", ["read the manifest", "read an artifact", "list", "look", "prune", "forget"])
 def test_look_at_a_cache_that_is_not_there_makes_none(cache: Cache, verb: str) -> None:
     VERBS[verb](cache)
     assert not cache.directory.exists()
@@ -350,7 +355,24 @@ def test_quarantine_keeps_16_directories_at_most(cache: Cache) -> None:
 
 def test_evidence_is_named_by_the_instant_without_what_a_shell_minds(cache: Cache) -> None:
     cache.keep_evidence(NAME, b"x", at="2030-01-15T12:00:00.5+00:00")
-    assert cache.quarantined() == (f"2030-01-15T120000.50000-{NAME}",)
+    assert cache.quarantined() == (f"2030-01-15T120000.50000-fetched-{NAME}",)
+
+
+def test_evidence_says_where_the_wrong_bytes_were(cache: Cache) -> None:
+    cache.write_artifact(NAME, b"x")
+    cache.quarantine(NAME, at="2030-01-15T12:00:00+00:00")
+    cache.keep_evidence(NAME, b"y", at="2030-01-15T12:00:01+00:00")
+    assert [(one.artifact, one.origin, one.at.second) for one in cache.evidence()] == [
+        (NAME, "cache", 0),
+        (NAME, "fetched", 1),
+    ]
+
+
+def test_evidence_of_before_the_last_success_is_left_out(cache: Cache) -> None:
+    for second in (1, 5):
+        cache.keep_evidence(NAME, b"y", at=f"2030-01-15T12:00:0{second}+00:00")
+    since = datetime(2030, 1, 15, 12, 0, 3, tzinfo=UTC)
+    assert [one.at.second for one in cache.evidence(since=since)] == [5]
 
 
 def test_quarantine_of_what_is_gone_is_no_error(cache: Cache) -> None:
@@ -426,3 +448,27 @@ def test_fingerprint_differs_after_a_change(cache: Cache, change: Callable[[Cach
     assert cache.fingerprint() == before
     change(cache)
     assert cache.fingerprint() != before
+
+
+def test_forget_removes_no_more_than_it_may_and_nothing_that_is_kept(cache: Cache) -> None:
+    for name in (NAME, "old-1", "old-2", "old-3"):
+        cache.write_artifact(name, b"")
+    with cache.lock():
+        gone = cache.forget([NAME], most=2)
+    assert (gone, cache.names()) == (("old-1", "old-2"), (NAME, "old-3"))
+
+
+def test_forget_removes_nothing_while_anybody_collects(cache: Cache) -> None:
+    cache.write_artifact(NAME, b"")
+    with cache.collecting(), cache.collecting():
+        pass
+    with cache.collecting():
+        assert cache.forget((), most=9) == ()
+    assert cache.forget((), most=9) == (NAME,)
+
+
+def test_collecting_leaves_no_descriptor_open(cache: Cache) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with cache.collecting():
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(os.listdir("/proc/self/fd")) == before

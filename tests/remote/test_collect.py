@@ -126,7 +126,7 @@ async def test_collected_artifacts_are_fetched_once_and_then_come_from_the_cache
 async def test_each_check_of_a_digest_is_reported_with_the_cached_name(bench: Bench) -> None:
     await bench.collect(entry())
     expected = {"artifact": named(1), "expected_digest": digest(part()), "actual_digest": digest(part())}
-    assert bench.events.named("digest-check-success") == [expected]
+    assert bench.events.named("digest-check-success") == [{**expected, "origin": "fetched"}]
 
 
 async def test_entry_without_an_artifact_costs_nothing(bench: Bench) -> None:
@@ -258,8 +258,9 @@ async def test_wrong_artifact_is_refused_reported_and_kept_as_evidence(bench: Be
         "artifact": named(1),
         "expected_digest": digest(part()),
         "actual_digest": digest(b"evil"),
+        "origin": "fetched",
     }
-    assert bench.files() == {f"2030-01-15T1200000000-{named(1)}": b"evil"}
+    assert bench.files() == {f"2030-01-15T1200000000-fetched-{named(1)}": b"evil"}
 
 
 async def test_right_artifact_of_another_length_than_signed_is_refused(bench: Bench) -> None:

@@ -216,6 +216,16 @@ async def test_artifact_is_read_beside_the_real_manifest_behind_a_link(
     assert found.content == b"wheel"
 
 
+@pytest.mark.parametrize("spelled", ["../published/manifest.json", "{above}/other/../published/manifest.json"])
+async def test_artifact_is_read_beside_a_manifest_that_was_named_with_dots(
+    fetcher: Fetcher, published: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    (published.parent / "other").mkdir()
+    monkeypatch.chdir(published.parent / "other")
+    found = await get(fetcher, "wheels/shop.whl", same_origin_as=spelled.format(above=published.parent))
+    assert found.content == b"wheel"
+
+
 @pytest.mark.parametrize(
     "uri", ["../secret", "wheels/../../secret", "%2e%2e/secret", "file:///etc/passwd", "/etc/passwd", "."]
 )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oneiric.core.retry import Retry, is_passing
 from oneiric.errors import FetchError
 from oneiric.remote.fetch import Fetched, Fetcher, retrying
+from oneiric.remote.transport import Route
 from oneiric.testing import virtual_clock
 from tests.harness.servers import (
     Answer,
@@ -340,3 +341,17 @@ def test_no_answer_whatever_its_bytes_raises_anything_but_a_fetch_error() -> Non
 
     with serving(lambda connection: connection.send(*answer)) as server:
         holds()
+
+
+class Reset:
+    """A stream whose peer was gone before anybody asked who it is."""
+
+    def get_extra_info(self, _info: str) -> None:
+        return None
+
+
+async def test_connection_that_is_reset_as_soon_as_it_is_made_is_a_connection_failure() -> None:
+    route = Route("https://publisher.example/m.json")
+    with pytest.raises(FetchError, match=r"^connection: https://publisher\.example/m\.json: ") as caught:
+        await route("connection.connect_tcp.complete", {"return_value": Reset()})
+    assert is_passing(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -266,6 +267,12 @@ async def test_name_that_leads_to_a_link_local_address_is_refused_before_anythin
 async def test_name_that_does_not_exist_is_a_dns_failure(fetcher: Fetcher) -> None:
     error = await failure(fetcher, "https://publisher.invalid/m.json?sig=QUERY")
     assert error.message.startswith("dns: https://publisher.invalid/m.json: publisher.invalid: ")
+
+
+@BOTH
+async def test_dns_failure_is_among_the_network_errors_of_the_runbook(fetcher: Fetcher) -> None:
+    error = await failure(fetcher, "https://publisher.invalid/m.json")
+    assert re.fullmatch(".*timeout.*|.*connection.*", error.message)
 
 
 @BOTH

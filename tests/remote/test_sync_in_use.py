@@ -70,6 +70,19 @@ async def test_new_artifact_replaces_the_instance_made_of_the_old_one(consumer: 
         assert (seen, len(open_artifacts())) == ([1, 2], 1)
 
 
+async def test_sync_is_answered_once_the_swaps_committed_and_waits_for_no_lease(consumer: Consumer) -> None:
+    async with Runtime.open(bare_settings(), sink=consumer.events, environ={}) as runtime:
+        syncer = consumer.syncer(publish=lambda candidates: offer_to(runtime, candidates))
+        consumer.web.publish(part(1), entries=[offer(part(1))])
+        await syncer.sync()
+        async with runtime.use(CACHE) as old:
+            consumer.web.publish(part(2), entries=[offer(part(2))], version=2)
+            with anyio.fail_after(runtime.settings.app.lifecycle.drain_timeout / 2):
+                await syncer.sync()
+            async with runtime.use(CACHE) as new:
+                assert (old.number, new.number, len(consumer.events.named("cleanup-complete"))) == (1, 2, 0)
+
+
 async def test_instance_in_use_can_import_more_of_an_artifact_that_was_withdrawn(consumer: Consumer) -> None:
     content = wheel(LAZY)
     async with Runtime.open(bare_settings(), sink=consumer.events, environ={}) as runtime:

@@ -14,6 +14,7 @@ from oneiric.core.breaker import BreakerState
 from oneiric.errors import FetchError, OneiricError, TrustError
 from oneiric.remote.ledger import Record
 from oneiric.remote.sync import Syncer
+from oneiric.remote.telling import BREAKER_OPEN
 from oneiric.testing import virtual_clock
 from tests.harness.simulation import without_threads
 from tests.remote.consumer import Consumer, Fault, consumer, failing, part, unavailable
@@ -162,7 +163,7 @@ async def test_breaker_opens_after_the_threshold_and_says_so(broken: Consumer) -
     assert broken.events.named("circuit-breaker-changed") == []
     await fail(syncer)
     assert broken.events.named("circuit-breaker-changed") == [
-        {"source": "remote", "state": "open", "previous": "closed"}
+        {"source": "remote", "state": "open", "previous": "closed", "error": BREAKER_OPEN}
     ]
     states = [fields["circuit_breaker"] for fields in broken.events.named("remote-sync-error")]
     failures = [fields["consecutive_failures"] for fields in broken.events.named("remote-sync-error")]
@@ -244,6 +245,7 @@ async def test_half_open_breaker_closes_with_one_success(broken: Consumer) -> No
         "source": "remote",
         "state": "closed",
         "previous": "half-open",
+        "error": "",
     }
     assert broken.record.consecutive_failures == 0
 

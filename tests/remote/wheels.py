@@ -21,11 +21,12 @@ def wheel(files: Mapping[str, str | bytes], *, metadata: str = METADATA) -> byte
 
 
 def archive(files: Mapping[str, str | bytes], *, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a zip file with *files* and nothing else."""
+    """Return a zip file with *files* and nothing else, not even the time: made again it has the same bytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as zipped:
+    with zipfile.ZipFile(buffer, "w") as zipped:
         for path, content in files.items():
-            zipped.writestr(path, textwrap.dedent(content) if isinstance(content, str) else content)
+            text = textwrap.dedent(content) if isinstance(content, str) else content
+            zipped.writestr(zipfile.ZipInfo(path), text, compress_type=compression)
     return buffer.getvalue()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +20,6 @@ from oneiric.testing import PART
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PIN = Pin("redis", "alice", NOON)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> StateStore:
-    return StateStore(tmp_path / "state")
 
 
 @pytest.fixture

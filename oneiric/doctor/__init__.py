@@ -1,0 +1,1 @@
+"""What is wrong now: pure rules over one look at everything, each ending in what to type."""
