@@ -1,10 +1,11 @@
 # make run    start the daemon on the bundled example and say what to try
-# make test   everything that has to hold: style, types, layers, tests
-# make others the core on every other supported Python here
-# make check  the quick half of it: style, types, layers
+# make test   everything that has to hold: style, types, layers, tests, also on other Pythons
+# make others the last part of it: core, lifecycle, runtime on every other supported Python here
+# make check  the quick part of it: style, types, layers
 # make fix    format and repair what can be repaired
 # make bench  the benchmark table
 # make soak   long runs
+# make drills the runbook's incidents rehearsed
 # make monitoring   generate rules, dashboards and reference pages
 SHELL := /bin/bash
 VENV := .venv
@@ -12,12 +13,12 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell scripts/find-python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check unit others fix bench soak monitoring openapi pin clean
+.PHONY: run test check unit drills others fix bench soak monitoring openapi pin clean
 
 run: $(VENV)/.run
 	@$(BIN)/python examples/shop/start.py
 
-test: check unit
+test: check unit drills others
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -27,7 +28,7 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 
 # Programs that the tests start or inject faults with, by Debian package where the names differ.
-PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:prometheus-alertmanager redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux node:nodejs npm
+PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:prometheus-alertmanager redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux node:nodejs npm curl
 
 unit: $(VENV)/.dev
 	scripts/system-packages $(PROGRAMS)
@@ -36,7 +37,7 @@ unit: $(VENV)/.dev
 	  echo "again, alone: what failed beside others on a busy machine must pass without them"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
-# The tests that need no other program, on every other supported Python that is installed here.
+# Tests that need no other program, on every other supported Python that is installed here.
 others: $(VENV)/.dev
 	scripts/test-other-pythons
 

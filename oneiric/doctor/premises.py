@@ -20,6 +20,7 @@ _DISK_WORDS: Final = re.compile(
     r"no space left|disk quota|read-only|not writable|disk i/o|database or disk is full", re.IGNORECASE
 )
 _TIMEOUTS: Final = 3600.0
+_TOLD: Final = 3600.0  # seconds for which lost state is a finding
 _STRANGER: Final = "belongs to another user"
 
 
@@ -33,6 +34,7 @@ def examine(vitals: Vitals) -> Iterator[Finding]:
     if process is None:
         return
     yield from _degraded(vitals, process, has_bad_disk=bool(disks))
+    yield from _discarded(vitals)
     yield from _late(vitals, process)
     yield from _abandoned(vitals, process)
     yield from _paused(vitals, process)
@@ -111,6 +113,25 @@ def _degraded(vitals: Vitals, process: ProcessVital, *, has_bad_disk: bool) -> I
         yield _state(vitals, state, has_bad_disk=has_bad_disk)
     if log is not None:
         yield _log(vitals, process, log[1], has_bad_disk=has_bad_disk)
+
+
+def _discarded(vitals: Vitals) -> Iterator[Finding]:
+    """Yield that the daemon began without the pins and pauses it had."""
+    for one in vitals.since(_TOLD, "state-discarded")[-1:]:
+        yield Finding(
+            code="state",
+            priority="P2",
+            title="the stored state could not be read: pins and pauses of before are not in force",
+            subject=vitals.state_dir,
+            variant="discarded",
+            evidence=(f"{instant(one.at)}: {cut(str(one.fields.get('error', '')))}",),
+            commands=(
+                "oneiric list",
+                f"ls -la {quoted(vitals.state_dir)}",
+                "# pin and pause again what should be: oneiric swap, oneiric pause; or restore a backup while stopped",
+            ),
+            confirm=("oneiric list: shows the pins and pauses you want; this finding ends an hour after the start",),
+        )
 
 
 def _state(vitals: Vitals, words: str, *, has_bad_disk: bool) -> Finding:

@@ -86,7 +86,7 @@ def commands(vitals: Vitals, remote: RemoteVital, found: Verdict, sync: str) -> 
         yield f"oneiric config show | grep {quoted('remote.public_key')}"
         yield "# ask the publisher in another way: was the key rotated? if not, tell the security team at once"
         claimed = ", ".join(filter(None, remote.claimed_keys))
-        yield f"# {file}: add the publisher's new key ({claimed}) to remote.public_keys, then restart oneiric"
+        yield f"# {file}: add the publisher's new key ({claimed}) to remote.public_keys"
     else:
         yield "# until the publisher explains it take it for an attack: tell the security team"
         yield f"# the publisher: {_signing(found.variant)}"

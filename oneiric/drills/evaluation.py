@@ -98,7 +98,7 @@ class Evaluator:
     def vector(self, expression: str, at: float) -> Vector:
         """Return *expression* as a vector; a number has no labels."""
         value = self.evaluate(expression, at)
-        return {frozenset(): value} if isinstance(value, float) else value
+        return _as_vector(value)
 
     def _value(self, node: Any, at: float) -> Vector | float:
         kind = type(node).__name__
@@ -169,7 +169,7 @@ class Evaluator:
         on = _on(node.modifier)
         if name in ("and", "or", "unless"):
             return _set(name, _as_vector(left), _as_vector(right), on)
-        if isinstance(left, float) and isinstance(right, float):
+        if not isinstance(left, dict) and not isinstance(right, dict):
             return float(_ARITHMETIC[name](left, right)) if name in _ARITHMETIC else _divide(left, right)
         return _matched(name, left, right, on)
 
@@ -177,9 +177,9 @@ class Evaluator:
 def _matched(name: str, left: Vector | float, right: Vector | float, on: frozenset[str] | None) -> Vector:
     """Combine each pair that matches; a comparison keeps the left value of those for which it holds."""
     found: Vector = {}
-    if isinstance(left, float):
+    if not isinstance(left, dict):
         pairs = [(labels, left, value) for labels, value in _as_vector(right).items()]
-    elif isinstance(right, float):
+    elif not isinstance(right, dict):
         pairs = [(labels, value, right) for labels, value in left.items()]
     else:
         others = {_key(labels, on): value for labels, value in right.items()}
@@ -187,7 +187,7 @@ def _matched(name: str, left: Vector | float, right: Vector | float, on: frozens
     for labels, one, other in pairs:
         if name in _COMPARISON:
             if _COMPARISON[name](one, other):
-                found[labels] = other if isinstance(left, float) else one
+                found[labels] = one if isinstance(left, dict) else other
         else:
             found[labels] = float(_ARITHMETIC[name](one, other)) if name in _ARITHMETIC else _divide(one, other)
     return found
@@ -221,7 +221,7 @@ def _divide(one: float, other: float) -> float:
 
 
 def _as_vector(value: Vector | float) -> Vector:
-    return {frozenset(): value} if isinstance(value, float) else value
+    return value if isinstance(value, dict) else {frozenset(): value}
 
 
 def _latest(points: list[Point], at: float) -> float | None:

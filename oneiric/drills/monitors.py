@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
+from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
@@ -134,11 +135,8 @@ class _Program:
         try:
             with _OPEN(f"http://{self.address}{path}", timeout=5) as answer:
                 return json.load(answer)
-        except OSError as error:
-            content = error.read() if hasattr(error, "read") else b""
-            if not content:
-                raise
-            return json.loads(content)
+        except HTTPError as error:
+            return json.loads(error.read())
 
     def stop(self) -> None:
         """End it."""

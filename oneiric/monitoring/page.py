@@ -47,14 +47,15 @@ def _row(alert: Alert) -> str:
 
 
 def _section(alert: Alert, profile: Profile, *, named: bool) -> str:
-    """Return what there is to say of one alert; *named* has links to its bare name lead there."""
+    """Return what there is to say of one alert; *named* puts its bare name above, if it is one of many of that name."""
     hold = profile.holds.get(alert.hold, alert.hold)
     path, _, anchor = alert.anchor.partition("#")
     lasting = "as soon as this holds" if hold == "0s" else f"when this has held for {hold}"
     title = _title(alert)
-    place = f'<a id="{alert.name.lower()}"></a>\n\n' if named and title != alert.name else ""
+    heading = f"### {title}" if title == alert.name else f"#### {title}"
+    above = f"### {alert.name}\n\n" if named and title != alert.name else ""
     return f"""
-{place}### {title}
+{above}{heading}
 
 {alert.summary}. {_means(alert)}
 

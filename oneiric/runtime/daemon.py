@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from oneiric import __version__
 from oneiric.config.loader import load
@@ -48,6 +49,8 @@ from oneiric.runtime.state import StateStore
 from oneiric.runtime.vitals import busiest, live_vitals
 
 _GRACE = 10.0
+_HELD = ("api", "logging", "cache_dir", "state_dir")
+"""What a running daemon cannot change."""
 _EXAMINATION_INTERVAL = 15.0
 _DOMAIN_OF = {domain.settings_file: name for name, domain in DOMAINS.items()}
 
@@ -392,10 +395,10 @@ class Daemon:
             raise _removed(names)
         settings = load(self.directory, environ=self.environ, flags=self._flags)
         old, new = self._settings.app, settings.app
-        for name in ("api", "logging", "cache_dir", "state_dir"):
-            if getattr(old, name) != getattr(new, name):
-                self.runtime.emit("config-held", setting=name, error="takes effect at a restart")
-        return settings
+        held = {name: getattr(old, name) for name in _HELD if getattr(old, name) != getattr(new, name)}
+        for name in held:
+            self.runtime.emit("config-held", setting=name, error="takes effect at a restart")
+        return replace(settings, app=replace(new, **held))
 
     def _files(self) -> frozenset[str]:
         return frozenset(name for name in FILES if (self.directory / name).exists())

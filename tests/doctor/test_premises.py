@@ -178,3 +178,9 @@ def test_any_vitals_are_examined_without_an_error(some: Vitals) -> None:
         assert finding.evidence
         assert finding.commands
         assert finding.confirm
+
+
+def test_state_that_was_lost_at_the_start_is_told() -> None:
+    lost = happened("state-discarded", file="state.db", error="state.db: format 99 is not ours")
+    (finding,) = examine(vitals(process=process(), recent=(lost,)))
+    assert (finding.code, finding.variant, "format 99" in finding.evidence[0]) == ("state", "discarded", True)

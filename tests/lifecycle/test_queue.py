@@ -17,7 +17,7 @@ from oneiric.lifecycle.queue import Attempt, Queue
 from oneiric.lifecycle.reports import SwapReport, SwapRequest
 from oneiric.testing import PART, Events, Workshop, answer, hang
 from tests.harness.simulation import without_threads
-from tests.harness.slots import running, settings_of
+from tests.harness.slots import hold, running, settings_of
 
 pytestmark = pytest.mark.anyio
 SOON = 0.01  # asked while what takes a second is under way
@@ -48,6 +48,11 @@ async def errors_of(*asked: Callable[[], Awaitable[Any]]) -> list[type[BaseExcep
             tasks.start_soon(ask, number, what)
             await anyio.sleep(SOON)
     return raised
+
+
+async def after(seconds: float, do: Callable[[], object]) -> None:
+    await anyio.sleep(seconds)
+    do()
 
 
 def slow(workshop: Workshop, names: str = "abc", **fields: Any) -> list[Any]:
@@ -155,6 +160,49 @@ async def test_unpin_during_a_swap_takes_back_the_pin_of_that_swap(opened: Any, 
         await errors_of(swap(runtime, "b"), lambda: runtime.unpin(PART))
         record = runtime.snapshot().record(PART)
         assert (record.provider, record.pin) == ("a", None)
+
+
+async def test_equal_unpins_that_wait_share_one_attempt(opened: Any, workshop: Workshop, events: Events) -> None:
+    async with opened(*slow(workshop)) as runtime:
+        raised = await errors_of(swap(runtime, "b"), *[lambda: runtime.unpin(PART)] * 3)
+    assert (raised, [event["provider"] for event in events.named("selection-unpinned")]) == ([None] * 4, ["b"])
+
+
+async def test_each_of_the_equal_unpins_is_told_of_the_pin_there_was(opened: Any, workshop: Workshop) -> None:
+    told = []
+
+    async def unpin(runtime: Runtime) -> None:
+        pin, report, _ = await runtime.unpin(PART)
+        told.append((pin and pin.provider, report and report.provider))
+
+    async with opened(*slow(workshop)) as runtime:
+        await errors_of(swap(runtime, "b"), *[lambda: unpin(runtime)] * 2)
+    assert told == [("b", "a")] * 2
+
+
+async def test_forced_swap_that_shares_an_attempt_does_not_wait_for_the_drain(opened: Any, workshop: Workshop) -> None:
+    release = anyio.Event()
+    async with opened(*slow(workshop)) as runtime, anyio.create_task_group() as tasks:
+        await tasks.start(hold, runtime, release)
+        started = anyio.current_time()
+        tasks.start_soon(errors_of, swap(runtime, "b", dry_run=True), swap(runtime, "b"))
+        await anyio.sleep(2 * SOON)
+        await runtime.swap(PART, provider="b", force=True)
+        assert (anyio.current_time() - started, len(workshop.by("b"))) == (2.0, 2)
+        release.set()
+
+
+async def test_swap_that_shares_the_attempt_of_a_forced_one_waits_for_the_drain(
+    opened: Any, workshop: Workshop
+) -> None:
+    release = anyio.Event()
+    async with opened(*slow(workshop)) as runtime, anyio.create_task_group() as tasks:
+        old = await tasks.start(hold, runtime, release)
+        tasks.start_soon(errors_of, swap(runtime, "b", dry_run=True), swap(runtime, "b", force=True))
+        await anyio.sleep(2 * SOON)
+        tasks.start_soon(after, 10.0, release.set)
+        await runtime.swap(PART, provider="b")
+        assert old.closed == 1
 
 
 # Wishes to follow

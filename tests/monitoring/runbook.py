@@ -44,6 +44,28 @@ QUERIES: Final = {
 }
 """The queries of the runbook, by the line on which each stands."""
 
+PROMQL: Final = {
+    173: 'sum(rate(oneiric_resolution_total{outcome="failed"}[5m])) by (domain, key)',
+    176: "(1 - oneiric:resolution_success_rate_global:5m) * 100",
+    334: "oneiric:resolution_success_rate_global:5m",
+    405: 'sum(rate(oneiric_lifecycle_swap_total{outcome="failed"}[5m])) by (domain, key, provider)',
+    408: 'rate(oneiric_lifecycle_swap_total{outcome="rollback"}[5m])',
+    509: "histogram_quantile(0.95, rate(oneiric_lifecycle_swap_duration_ms_bucket[5m]))",
+    550: "oneiric:system_active_instances_total:5m",
+    557: "oneiric:lifecycle_swap_success_rate:5m",
+    795: "oneiric:remote_sync_success_rate:5m",
+    986: 'rate(oneiric_remote_digest_checks_total{outcome="failed"}[5m])',
+    1062: "oneiric:system_active_instances_total:5m",
+    1065: "sum(oneiric_lifecycle_active_instances) by (domain)",
+    1068: "oneiric:system_memory_usage_estimate_bytes:5m / (1024^3)",
+    1096: "sum(oneiric_lifecycle_swap_total) - sum(oneiric_lifecycle_cleanup_total)",
+    1114: "oneiric:system_active_instances_total:5m",
+    1182: "rate(oneiric_lifecycle_swap_total[5m])",
+    1185: "sum(rate(oneiric_lifecycle_swap_total[5m])) by (domain, key)",
+    1205: "oneiric:system_active_instances_total:5m",
+}
+"""The PromQL of the runbook, by the line on which each stands; the curl lines without curl."""
+
 
 def queries_in(text: str) -> dict[int, str]:
     """Return the LogQL in the fenced blocks of a Markdown document, by line: all in ``logql``, selectors elsewhere."""
