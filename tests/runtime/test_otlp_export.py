@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -64,7 +64,8 @@ class Collector:
                 for name, value in {**collector.headers, "Content-Length": str(len(collector.answer))}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(collector.answer)
+                with suppress(BrokenPipeError):  # the exporter gave up waiting, as it should
+                    self.wfile.write(collector.answer)
 
             def log_message(self, *_: Any) -> None: ...
 
