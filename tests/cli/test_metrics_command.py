@@ -256,7 +256,9 @@ def test_watch_takes_a_sensible_number_of_seconds(typed: Typing, seconds: str) -
 
 @contextmanager
 def watching(directory: Path, *arguments: str, **streams: Any) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "oneiric", "metrics", "--watch", "0.2", *arguments]
+    # a shell's background job, as a whole test run may be, hands down that interrupts are ignored
+    default = ("env", "--default-signal=INT")
+    command = [*default, sys.executable, "-m", "oneiric", "metrics", "--watch", "0.2", *arguments]
     with subprocess.Popen(
         command, cwd=directory, stdin=subprocess.DEVNULL, text=True, **{"stdout": subprocess.PIPE, **streams}
     ) as process:

@@ -127,5 +127,5 @@ def test_sample_as_it_is_published_is_refused_by_the_command(sample: str, tmp_pa
     (tmp_path / "settings" / "app.yml").write_text(f"remote: {{public_key: {public_key(SIGNER)}}}\n")
     answer = oneiric(tmp_path, "remote-sync", "--manifest", "manifest.yaml")
     assert (answer.returncode, answer.stdout) == (5, "")
-    assert f"error[trust]: {REFUSED[sample]}manifest.yaml: " in answer.stderr
+    assert f"error[trust]: {REFUSED[sample]}{tmp_path / 'manifest.yaml'}: " in answer.stderr
     assert not (tmp_path / ".oneiric_cache" / "manifest.yaml").exists()
