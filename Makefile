@@ -28,7 +28,7 @@ check: $(VENV)/.dev
 	$(BIN)/pyright
 
 # Programs that the tests start or inject faults with, by Debian package where the names differ.
-PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:prometheus-alertmanager redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux node:nodejs npm curl
+PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:prometheus-alertmanager redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux node:nodejs npm curl bwrap:bubblewrap systemd-analyze:systemd
 
 unit: $(VENV)/.dev
 	scripts/system-packages $(PROGRAMS)
@@ -36,6 +36,11 @@ unit: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist loadfile || { \
 	  echo "again, alone: what failed beside others on a busy machine must pass without them"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+
+# Every incident of the runbook, from its fault to its cure, with a real Prometheus and Alertmanager.
+drills: $(VENV)/.dev
+	scripts/system-packages $(PROGRAMS)
+	$(BIN)/oneiric drill run all --jobs 4
 
 # Tests that need no other program, on every other supported Python that is installed here.
 others: $(VENV)/.dev

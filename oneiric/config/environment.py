@@ -16,6 +16,7 @@ from oneiric.config.source import Source, Trail, quoted, suggestion
 from oneiric.core.config import ENV_SECTIONS, FILES, RemoteSettings
 
 PREFIX: Final = "ONEIRIC_"
+PLATFORM_PORT: Final = "PORT"
 _PLAIN: Final = ("CACHE_DIR", "STATE_DIR")
 _FLAGS: Final = MappingProxyType({"remote.manifest_url": "--manifest", "watch.enabled": "--no-watch"})
 
@@ -45,6 +46,13 @@ class Layer(NamedTuple):
     file: str
     value: Any
     source: Source
+
+
+def from_platform(environ: Mapping[str, str]) -> Iterator[Layer]:
+    """Iterate over what a platform that runs containers sets: ``PORT``, which it wants served on every address."""
+    if port := environ.get(PLATFORM_PORT):
+        source = Source(PLATFORM_PORT, has_positions=False)
+        yield Layer("app.yml", {"api": {"http": f"0.0.0.0:{port}"}}, source)
 
 
 def from_environment(environ: Mapping[str, str]) -> Iterator[Layer]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from oneiric.config.environment import Layer, from_environment, from_flags
+from oneiric.config.environment import Layer, from_environment, from_flags, from_platform
 from oneiric.config.files import read_bounded, remedy
 from oneiric.config.reader import LIMIT_BYTES, decode, parse
 from oneiric.config.secrets import resolve_references
@@ -28,12 +28,15 @@ _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 def load(directory: Path, *, environ: Mapping[str, str], flags: Mapping[str, Any] = _NONE) -> Settings:
     """Return the settings: a flag beats the environment, that beats a file in *directory*, that beats the default.
 
-    Mappings are merged key by key, all else is replaced. Raises ConfigError listing every mistake in all of them.
+    Mappings are merged key by key, all else is replaced. ``PORT``, which is not ours, beats only the default of
+    ``api.http``. Raises ConfigError listing every mistake in all of them.
 
     Args:
         flags: values by dotted path, such as ``api.socket``; None means not given.
     """
     tree = Tree()
+    for layer in from_platform(environ):
+        tree.add(layer)
     for layer in _from_files(directory, tree.problems):
         tree.add(layer)
     for layer in from_environment(environ):

@@ -17,11 +17,12 @@ from oneiric.doctor.failures import (
 )
 from oneiric.doctor.finding import Finding, Priority
 from oneiric.doctor.gather import gathered
-from oneiric.doctor.vitals import PluginVital, SlotVital, Vitals
+from oneiric.doctor.vitals import PluginVital, RemoteVital, SlotVital, Vitals
 from oneiric.doctor.wording import ago, cut, instant, plural, quoted
 
 SUCCESS: Final = "PromQL: oneiric:resolution_success_rate_global:5m > 0.99"
 _SHOWN: Final = 10
+_START: Final = 300.0  # seconds for which a start that could not restore the manifest explains what is missing
 _REQUIREMENT: Final = re.compile(
     r"requires ([A-Za-z0-9][A-Za-z0-9._\-\[\]<>=!~, ]*): (?:not installed|\S+ is installed)"
 )
@@ -157,7 +158,7 @@ def _reload(failed: list[PluginVital]) -> tuple[str, ...]:
 def _not_delivered(vitals: Vitals, slot: SlotVital) -> Finding | None:
     """Return that the manifest, which may offer what is missing, does not arrive."""
     remote = vitals.remote
-    if remote is None or not (delivery.reason_of(remote) or remote.breaker == "open" or remote.last_success_at is None):
+    if remote is None or not _is_wanting(vitals, remote):
         return None
     causes = [one.code for one in delivery.examine(vitals) if one.priority != "P3"]
     force = " --force" if remote.breaker == "open" else ""
@@ -183,6 +184,12 @@ def _not_delivered(vitals: Vitals, slot: SlotVital) -> Finding | None:
         confirm=_solved(slot, "oneiric remote-status: failures in a row 0, last success just now"),
         caused_by=causes[0] if causes else "",
     )
+
+
+def _is_wanting(vitals: Vitals, remote: RemoteVital) -> bool:
+    """Say whether what the manifest offers may be missing: it never came, fails to come, or was wrong in the cache."""
+    fails = delivery.reason_of(remote) or remote.breaker == "open" or remote.last_success_at is None
+    return bool(fails or remote.evidence or vitals.since(_START, "remote-restore-failed"))
 
 
 def _unknown(vitals: Vitals, slot: SlotVital) -> Finding:

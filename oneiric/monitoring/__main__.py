@@ -8,17 +8,25 @@ from pathlib import Path
 from oneiric.monitoring.configuration import alertmanager, prometheus
 from oneiric.monitoring.page import page
 from oneiric.monitoring.profiles import DRILL, PROD
-from oneiric.monitoring.rules import GRAFANA, rules
+from oneiric.monitoring.rules import GRAFANA, rules, rules_object
 
 
 def files(*, runbooks: str = "", grafana: str = GRAFANA) -> dict[str, str]:
     """Return every generated file by its path below the repository."""
     monitoring = "deployment/monitoring"
+    operator = "deployment/k8s/components/prometheus-operator"
     return {
         f"{monitoring}/prometheus/prometheus.yml": prometheus(PROD, rule_files=["rules/oneiric.yml"]),
         f"{monitoring}/prometheus/rules/oneiric.yml": rules(PROD, runbooks=runbooks, grafana=grafana),
         f"{monitoring}/prometheus/rules/oneiric.drill.yml": rules(DRILL, runbooks=runbooks, grafana=grafana),
         f"{monitoring}/alertmanager/alertmanager.yml": alertmanager(PROD),
+        "deployment/docker/prometheus.yml": prometheus(
+            PROD,
+            rule_files=["rules/oneiric.yml"],
+            targets=["oneiric:9464"],
+            alertmanagers=["alertmanager:9093"],
+        ),
+        f"{operator}/rules.yaml": rules_object(PROD, runbooks=runbooks, grafana=grafana),
         "docs/reference/alerts.md": page(PROD),
     }
 

@@ -45,13 +45,27 @@ def rules(profile: Profile, *, runbooks: str = "", grafana: str = GRAFANA) -> st
         runbooks: what to put before the runbooks' paths: where the repository's files can be read.
         grafana: where Grafana is.
     """
+    return HEADER + yaml.safe_dump({"groups": _groups(profile, runbooks, grafana)}, sort_keys=False, width=1000)
+
+
+def rules_object(profile: Profile, *, runbooks: str = "", grafana: str = GRAFANA) -> str:
+    """Return the same rules as the object that the Prometheus operator reads in Kubernetes."""
+    document = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "oneiric", "labels": {"app": "oneiric"}},
+        "spec": {"groups": _groups(profile, runbooks, grafana)},
+    }
+    return HEADER + yaml.safe_dump(document, sort_keys=False, width=1000)
+
+
+def _groups(profile: Profile, runbooks: str, grafana: str) -> list[dict[str, Any]]:
     recorded = [{"record": name, "expr": expression} for name, expression in recordings(profile).items()]
     alerting = [_rule(alert, profile, runbooks, grafana) for alert in alerts(profile)]
-    groups = [
+    return [
         {"name": "oneiric-recordings", "interval": profile.interval, "rules": recorded},
         {"name": "oneiric-alerts", "interval": profile.interval, "rules": alerting},
     ]
-    return HEADER + yaml.safe_dump({"groups": groups}, sort_keys=False, width=1000)
 
 
 def _rule(alert: Alert, profile: Profile, runbooks: str, grafana: str) -> dict[str, Any]:

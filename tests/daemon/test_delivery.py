@@ -173,6 +173,7 @@ def cut_off(_upstream: Upstream) -> Fault:
 
 @pytest.mark.parametrize("fault", [stolen, half, of_a_portal, cut_off])
 def test_bad_manifest_changes_nothing_that_serves(live: Live, fault: Callable[[Upstream], Fault]) -> None:
+    live.daemon.cli("remote-sync")  # what is published is in force, and nothing is under way any more
     before = live.serving
     live.publisher.faults[MANIFEST] = fault(live.upstream)
     live.daemon.wait_event("remote-sync-error")

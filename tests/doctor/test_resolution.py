@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from oneiric.doctor.examine import examine as all_rules
 from oneiric.doctor.finding import Finding
 from oneiric.doctor.gather import LIMIT
 from oneiric.doctor.resolution import examine
 from oneiric.doctor.vitals import SlotVital, Vitals
 from tests.doctor.commands import untypeable
-from tests.doctor.remotes import at, disk, process, remote
+from tests.doctor.remotes import at, disk, process, remote, wrong
 from tests.doctor.remotes import failing as failing_remote
 from tests.doctor.vitals import (
     LATE,
@@ -235,3 +236,9 @@ def test_few_slots_alike_are_told_one_by_one() -> None:
 @given(SLOT_VITALS)
 def test_rules_never_raise_and_never_say_nothing(any_vitals: Vitals) -> None:
     assert all(one.evidence and one.commands and one.confirm for one in examine(any_vitals))
+
+
+def test_slot_whose_artifact_was_wrong_in_the_cache_follows_from_that() -> None:
+    missing = slot(winner="", serving="", failure="no-candidates", offers=(), state="inactive")
+    found = all_rules(vitals(missing, remote=remote(evidence=(wrong(),))))
+    assert [(one.code, one.caused_by) for one in found] == [("4A", ""), ("1A", "4A")]

@@ -122,12 +122,12 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             Prometheus(place / "q", {"oneiric": [daemon.http]}, rule_files=[write_drill_rules(place)]) as prometheus,
         ):
             prometheus.wait_scraped("oneiric")
-            synchronise(daemon, upstream, publisher)
             swap(daemon)
             change_settings(daemon)
+            prometheus.wait_for(f"{DOCTOR} > 0", timeout=30)
+            synchronise(daemon, upstream, publisher)
             prometheus.wait_for('count_over_time(up{job="oneiric"}[1m]) > 6')  # a window, and what was before it
             prometheus.wait_for('ALERTS{alertname="OneiricConfigInvalid", alertstate="firing"}')
-            prometheus.wait_for(f"{DOCTOR} > 0", timeout=30)
             yield Live(prometheus, time.time(), tuple(daemon.lines))
 
 
