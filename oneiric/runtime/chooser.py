@@ -92,7 +92,7 @@ class Chooser:
         self._unfilled.pop(slot, None)
         answer = self.answers.pop(slot, None)
         if answer is not None and answer.asked:
-            self._tally.answered(answer.resolution, answer.asked)
+            self._tally.answered(answer.resolution, int(answer.asked))
 
     def offer(self, registry: Registry) -> None:
         """Choose from *registry* from now on."""
@@ -109,9 +109,9 @@ class Chooser:
     def gather(self) -> None:
         """Put into the tally what was asked for since the last time."""
         for answer in tuple(self.answers.values()):
-            asked, answer.asked = answer.asked, 0
+            asked, answer.asked = answer.asked, 0.0
             if asked:
-                self._tally.answered(answer.resolution, asked)
+                self._tally.answered(answer.resolution, int(asked))
 
     def ask(
         self, slot: Slot[Any], *, provider: str | None = None, capabilities: frozenset[str] = frozenset()

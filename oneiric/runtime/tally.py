@@ -21,7 +21,7 @@ class Answer:
 
     def __init__(self, resolution: Resolution) -> None:
         self.resolution = resolution
-        self.asked = 0
+        self.asked = 0.0
 
 
 class Tally:

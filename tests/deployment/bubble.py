@@ -62,22 +62,20 @@ class Image:
             "#!/opt/oneiric/bin/python\nimport sys\nfrom oneiric.cli.main import main\nsys.exit(main())\n"
         )
         program.chmod(0o755)
-        (self.tree / "etc/oneiric/settings").mkdir(parents=True)
-        for place in ("tmp", "var/tmp", "run", "home", "root"):
-            (self.tree / place).mkdir(parents=True)
         installed = next(Path(entry) for entry in sys.path if entry.endswith("site-packages"))
         self._mounts = {
             "/usr": Path("/usr"),
             sys.base_prefix: Path(sys.base_prefix),
             "/opt/oneiric": self.tree / "opt/oneiric",
             "/opt/dependencies": installed,
-            **{f"/{name}": self.tree / name for name in ("etc/oneiric", "tmp", "var/tmp", "run", "home", "root")},
             **mounts,
         }
 
     def _bubble(self, environ: Mapping[str, str]) -> list[str]:
         words = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1"]
         words += ["--uid", str(USER), "--gid", str(USER), "--cap-drop", "ALL", "--new-session", "--die-with-parent"]
+        for inside in ("/etc/oneiric/settings", "/tmp", "/var/tmp", "/run"):
+            words += ["--dir", inside]
         for inside, outside in self._mounts.items():
             words += ["--ro-bind", str(outside), inside]
         for name in ("bin", "lib", "lib64"):

@@ -8,7 +8,9 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-TOOLS = re.compile(r"\b(gcc|g\+\+|clang|make|build-essential|apt-get|apk|cargo|git|curl|wget)\b|pip3? .*\binstall\b")
+TOOLS = re.compile(
+    r"\b(gcc|g\+\+|clang|make|build-essential|apt-get|apk|cargo|git|curl|wget)\b|pip3?\b[^&;]*\binstall\b"
+)
 """What a final stage neither installs nor runs."""
 PINNED = re.compile(r"[^:@\s]+:(?!latest\b)[\w.-]*\d[\w.-]*(@sha256:[0-9a-f]{64})?")
 """An image with a tag that says which version."""
@@ -24,7 +26,7 @@ class Instruction:
     @property
     def flags(self) -> dict[str, str]:
         """Return ``--name=value`` flags before the arguments."""
-        return dict(re.findall(r"(?:^|(?<= ))--([\w-]+)=(\S+)(?=.*)", self._head))
+        return dict(re.findall(r"--([\w-]+)=(\S+)", self._head))
 
     @property
     def rest(self) -> str:
