@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import venv
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,6 @@ import pytest
 from tests.deployment.dockerfile import Stage
 from tests.harness.daemon import wait_until
 
-ROOT = Path(__file__).parents[2]
 USER = 65532
 
 
@@ -38,15 +38,16 @@ def require_bubbles() -> None:
 class Image:
     """What the final stage of a Dockerfile holds, in *directory*; a started one is a container.
 
-    The dependencies are those of the Python that runs the tests; the package is a copy, as the wheel has it.
+    The dependencies are those of the Python that runs the tests.
 
     Args:
+        wheel: Oneiric.
         volumes: directories outside by where they are inside; these can be written to.
         mounts: the same, read-only.
     """
 
     def __init__(
-        self, directory: Path, stage: Stage, *, volumes: Mapping[str, Path], mounts: Mapping[str, Path]
+        self, directory: Path, stage: Stage, *, wheel: Path, volumes: Mapping[str, Path], mounts: Mapping[str, Path]
     ) -> None:
         self.stage = stage
         self.log = directory / "log"
@@ -54,8 +55,8 @@ class Image:
         self._volumes = volumes
         venv.create(self.tree / "opt/oneiric", symlinks=True)
         (packages,) = (self.tree / "opt/oneiric/lib").glob("python3*/site-packages")
-        ours = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "oneiric", packages / "oneiric", ignore=ours)
+        with zipfile.ZipFile(wheel) as file:
+            file.extractall(packages)
         (packages / "dependencies.pth").write_text("/opt/dependencies\n")
         program = self.tree / "opt/oneiric/bin/oneiric"
         program.write_text(

@@ -41,10 +41,7 @@ class Instruction:
     @property
     def command(self) -> list[str]:
         """Return the exec form's words; raises ValueError for the shell form."""
-        words = json.loads(self.rest)
-        if not isinstance(words, list):
-            raise ValueError(f"{self.name} is not in exec form: {self.rest}")
-        return words
+        return list(json.loads(self.rest))
 
     @property
     def pairs(self) -> dict[str, str]:
@@ -115,18 +112,22 @@ def _of_instruction(each: Instruction, stages: set[str]) -> Iterator[str]:
     if each.name == "RUN" and re.search(r"\bsudo\b|\bcurl\b.*\|\s*(ba)?sh|chmod .*777", each.text):
         yield f"RUN {each.text}: sudo, a script from the network, or a mode of 777"
     if each.name == "COPY":
-        if each.flags.get("from", "") not in {"", *stages}:
-            yield f"COPY --from={each.flags['from']}: no such stage"
-        if each.flags.get("chown", "0:0") not in ("0:0", "root:root"):
-            yield f"COPY --chown={each.flags['chown']}: the daemon could change its own code"
-        if re.search(r"(^|\s)\.(\s|$)(?!$)", each.rest):
-            yield "COPY . takes everything"
+        yield from _of_copy(each, stages)
     if each.name in ("ENV", "ARG") and re.search(r"(?i)(password|token|secret|private)", each.text):
         yield f"{each.name}: a secret would stay in the image"
     if each.name in ("ENTRYPOINT", "CMD") and not each.rest.startswith("["):
         yield f"{each.name} {each.rest}: a shell would be process 1 and keep signals to itself"
     if each.name == "WORKDIR" and not each.rest.startswith("/"):
         yield f"WORKDIR {each.rest}: not absolute"
+
+
+def _of_copy(each: Instruction, stages: set[str]) -> Iterator[str]:
+    if each.flags.get("from", "") not in {"", *stages}:
+        yield f"COPY --from={each.flags['from']}: no such stage"
+    if each.flags.get("chown", "0:0") not in ("0:0", "root:root"):
+        yield f"COPY --chown={each.flags['chown']}: the daemon could change its own code"
+    if re.search(r"(^|\s)\.(\s|$)(?!$)", each.rest):
+        yield "COPY . takes everything"
 
 
 def _of_final(stage: Stage) -> Iterator[str]:
