@@ -126,6 +126,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             change_settings(daemon)
             prometheus.wait_for(f"{DOCTOR} > 0", timeout=30)
             synchronise(daemon, upstream, publisher)
+            prometheus.wait_for('increase(oneiric_remote_digest_checks_total{outcome="failed"}[4s]) > 0')
+            prometheus.wait_for("oneiric_remote_sync_consecutive_failures == 0")
             prometheus.wait_for('count_over_time(up{job="oneiric"}[1m]) > 6')  # a window, and what was before it
             prometheus.wait_for('ALERTS{alertname="OneiricConfigInvalid", alertstate="firing"}')
             yield Live(prometheus, time.time(), tuple(daemon.lines))
