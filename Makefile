@@ -6,6 +6,7 @@
 # make bench  the benchmark table
 # make soak   long runs
 # make drills the runbook's incidents rehearsed
+# make dist   what is published: built twice, looked into, tried in an empty environment, with a bill of materials
 # make monitoring   generate rules, dashboards and reference pages
 SHELL := /bin/bash
 VENV := .venv
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell scripts/find-python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check unit drills others fix bench soak monitoring openapi pin clean
+.PHONY: run test check unit drills others fix bench soak monitoring openapi dist pin clean
 
 run: $(VENV)/.run
 	@$(BIN)/python examples/shop/start.py
@@ -26,6 +27,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy oneiric examples/shop
+	$(BIN)/mypy -p scripts.release
 	$(BIN)/pyright
 
 # Programs that the tests start or inject faults with, by Debian package where the names differ.
@@ -69,6 +71,10 @@ monitoring: $(VENV)/.dev
 
 openapi: $(VENV)/.dev
 	$(BIN)/python -m oneiric.api.openapi > docs/reference/openapi.json
+
+# Its own words say whether that is a release; scripts/dist --release refuses what is not.
+dist: $(VENV)/.dev
+	scripts/dist
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; try: apt-get install python3 python3-venv, then make run PYTHON=python3.11" >&2; exit 1; }

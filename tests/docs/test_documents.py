@@ -22,7 +22,7 @@ from tests.harness.markdown import Page, read
 ROOT = Path(__file__).parents[2]
 RUNBOOKS_OF = ROOT / "docs" / "runbooks"
 INCIDENTS, TROUBLE = RUNBOOKS_OF / "INCIDENT_RESPONSE.md", RUNBOOKS_OF / "TROUBLESHOOTING.md"
-PAGES = [read(path) for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]]
+PAGES = [read(path) for path in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]]
 each_page = pytest.mark.parametrize("page", [pytest.param(page, id=str(page.path.relative_to(ROOT))) for page in PAGES])
 
 
