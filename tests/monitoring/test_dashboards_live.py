@@ -91,7 +91,7 @@ def change_settings(daemon: Daemon) -> None:
     daemon.wait_event("config-rejected")
 
 
-def synchronise(daemon: Daemon, upstream: Upstream, publisher: Publisher) -> None:
+def synchronise(daemon: Daemon, upstream: Upstream, publisher: Publisher, prometheus: Prometheus) -> None:
     """Fail for three reasons, until the circuit breaker opens; then succeed."""
     daemon.wait_event("remote-sync-complete")
     publisher.faults[MANIFEST] = hang_up
@@ -103,6 +103,7 @@ def synchronise(daemon: Daemon, upstream: Upstream, publisher: Publisher) -> Non
     publisher.faults["/upstream-2.0-py3-none-any.whl"] = tamper
     daemon.cli("remote-sync")
     daemon.wait_event("circuit-breaker-changed", state="open")
+    prometheus.wait_for("oneiric_remote_sync_consecutive_failures > 0")
     publisher.faults.clear()
     daemon.cli("remote-sync", "--force")
     daemon.wait_event("remote-sync-complete", count=2)
@@ -125,7 +126,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
             swap(daemon)
             change_settings(daemon)
             prometheus.wait_for(f"{DOCTOR} > 0", timeout=30)
-            synchronise(daemon, upstream, publisher)
+            synchronise(daemon, upstream, publisher, prometheus)
             prometheus.wait_for('increase(oneiric_remote_digest_checks_total{outcome="failed"}[4s]) > 0')
             prometheus.wait_for("oneiric_remote_sync_consecutive_failures == 0")
             prometheus.wait_for('count_over_time(up{job="oneiric"}[1m]) > 6')  # a window, and what was before it
