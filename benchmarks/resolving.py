@@ -35,7 +35,7 @@ async def resolving(budget: Budget) -> list[Row]:
             contenders |= await _lookups(runtime, by_slot, spread[:HOT], budget, names=(resolves, dict_slot, dict_str))
             claims += [
                 Claim("resolve", size, resolves, dict_slot, target=4),
-                Claim("resolve", size, resolves, dict_str, target=4),
+                Claim("resolve", size, resolves, dict_str),
             ]
         claims.append(Claim("resolve is flat", size, resolves, f"resolve, N={sizes[0]:,}", target=FLAT))
         cold = tuple(f"{name}, in turn" for name in (resolves, dict_slot, dict_str))

@@ -183,18 +183,17 @@ class Runtime:
             self._tasks.start_soon(self.reconcile)
 
     def resolve(
-        self, slot: Slot[Any], provider: str | None = None, capabilities: frozenset[str] = frozenset()
+        self, slot: Slot[Any], provider: str | None = None, capabilities: frozenset[str] | None = None
     ) -> Resolution:
         """Say who fills *slot* and why; ``str()`` of the answer is the explanation."""
-        if provider is None and not capabilities:
+        if provider is None and capabilities is None:
             try:
                 answer = self._answers[slot]
-            except KeyError:
-                pass
-            else:
                 answer.asked += 1.0  # floats have a free list, so this is cheaper than with an int
                 return answer.resolution
-        return self._chooser.ask(slot, provider=provider, capabilities=capabilities)
+            except KeyError:
+                pass
+        return self._chooser.ask(slot, provider=provider, capabilities=capabilities or frozenset())
 
     def use(self, slot: Slot[T], *, holder: str = "") -> Lease[T]:
         """Lease what fills *slot*: ``async with runtime.use(slot) as instance``; it is activated at its first use.
