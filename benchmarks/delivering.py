@@ -109,6 +109,9 @@ async def lagging(budget: Budget) -> list[Row]:
     contenders: dict[str, Sample] = {"idle loop": idle}
     claims: list[Claim] = []
     with ExitStack() as stack:
+        gc.collect()
+        gc.freeze()  # as the daemon does
+        stack.callback(gc.unfreeze)
         for size in budget.sizes(10_000, 100_000):
             directory, url = stack.enter_context(_published(packed(size, signer)))
             contenders[f"syncing loop, N={size:,}"] = _syncing(url, key, directory)

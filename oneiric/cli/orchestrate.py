@@ -29,11 +29,14 @@ def orchestrate(
     no_watch: bool,
 ) -> None:
     """Run the daemon: resolve, activate and swap until SIGTERM."""
+    import gc
+
     import anyio
 
     from oneiric.api.server import serve
     from oneiric.runtime.daemon import Daemon
 
+    gc.freeze()  # what is imported is never garbage, and looking at it would stop every thread for twice as long
     working_directory = str(Path.cwd())
     if working_directory not in sys.path:  # settings name modules beside them; last, so that they shadow nothing
         sys.path.append(working_directory)

@@ -83,11 +83,13 @@ class Registry:
 
 
 def _index(by_slot: dict[Slot[Any], Candidates], offered: Candidates) -> dict[Slot[Any], Candidates]:
-    grouped: dict[Slot[Any], list[Candidate[Any]]] = {}
+    others: dict[Slot[Any], list[Candidate[Any]]] = {}
     for candidate in offered:
-        grouped.setdefault(candidate.slot, []).append(candidate)
-    for slot, added in grouped.items():
-        by_slot[slot] = (*by_slot.get(slot, ()), *added)
+        alone = (candidate,)  # as most are
+        if by_slot.setdefault(candidate.slot, alone) is not alone:
+            others.setdefault(candidate.slot, []).append(candidate)
+    for slot, added in others.items():
+        by_slot[slot] = (*by_slot[slot], *added)
     return by_slot
 
 
