@@ -128,7 +128,8 @@ class Daemon:
             held.callback(os.close, lock)
             control = held.enter_context(premises.control_socket(Path(app.api.socket)))
             held.callback(premises.remove_socket, Path(app.api.socket))
-            http = held.enter_context(premises.http_socket(app.api.http))
+            inherited = premises.inherited_socket(self.environ)
+            http = held.enter_context(inherited or premises.http_socket(app.api.http))
             host, port = http.getsockname()[:2]
             self.http = f"{host}:{port}"
             out = to_stream(sys.stdout, minimum=app.logging.level, as_json=app.logging.format == "json")

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,8 @@ SOCKET_LIMIT: Final = 107
 """Bytes that fit in a Unix socket's address on Linux (unix(7))."""
 BACKLOG: Final = 1024
 """Connections that may wait to be let in."""
+FIRST_INHERITED: Final = 3
+"""Where what a service manager hands over begins: SD_LISTEN_FDS_START of sd_listen_fds(3)."""
 
 
 def claim(directory: Path) -> int:
@@ -124,6 +127,35 @@ def remove_socket(path: Path) -> None:
     """Remove our socket at the end. One that has to stay, as on a disk now read-only, is replaced at the next start."""
     with suppress(OSError):
         path.unlink()
+
+
+def inherited_socket(environ: Mapping[str, str]) -> socket.socket | None:
+    """Return the listening TCP socket that the service manager made for us, None where it made none.
+
+    Raises DaemonRefusedError when it hands over anything else. Source: sd_listen_fds(3).
+    """
+    if environ.get("LISTEN_PID") != str(os.getpid()):  # what a parent of ours was given is not for us
+        return None
+    count = environ.get("LISTEN_FDS", "0")
+    if count != "1":
+        raise _not_the_http_socket(f"{count} sockets")
+    try:
+        listener = socket.socket(fileno=FIRST_INHERITED)
+    except OSError as error:
+        raise _not_the_http_socket("what is no socket") from error
+    listener.set_inheritable(False)
+    is_internet = listener.family in (socket.AF_INET, socket.AF_INET6)
+    if not (is_internet and listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
+        listener.close()
+        raise _not_the_http_socket("a socket that is not a listening TCP socket")
+    return listener
+
+
+def _not_the_http_socket(what: str) -> DaemonRefusedError:
+    return DaemonRefusedError(
+        f"the service manager hands over {what}; the daemon takes one listening TCP socket, for HTTP",
+        hint="keep one ListenStream=HOST:PORT in oneiric.socket; the control socket is made by the daemon",
+    )
 
 
 def http_socket(address: str) -> socket.socket:

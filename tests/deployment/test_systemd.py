@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,9 +17,22 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from oneiric.core.config import LifecycleSettings
+from oneiric.core.config import ApiSettings, LifecycleSettings
+from oneiric.errors import DaemonRefusedError
 from tests.deployment.bubble import USER, require_bubbles
-from tests.deployment.unit import PROGRAM, SERVICE, UNIT, Manager, command, directories, environ, one, seconds
+from tests.deployment.unit import (
+    PROGRAM,
+    SERVICE,
+    SOCKET,
+    UNIT,
+    Manager,
+    command,
+    directories,
+    environ,
+    one,
+    parse,
+    seconds,
+)
 from tests.harness.daemon import Daemon, project, running, wait_until
 from tests.harness.faults import require, require_root
 
@@ -190,6 +204,82 @@ def test_reload_reads_the_settings_again_in_the_same_process(tmp_path: Path) -> 
         subprocess.run(command("ExecReload", MAINPID=str(daemon.process.pid)), timeout=20, check=True)
         daemon.wait_event("swap-complete", provider="redis")
         assert daemon.process.poll() is None
+
+
+# A socket that systemd holds
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def activated(home: Path, *addresses: str) -> Iterator[subprocess.Popen[str]]:
+    """Have systemd's own program listen, and start the daemon once somebody calls."""
+    if shutil.which("systemd-socket-activate") is None:
+        pytest.fail("not installed: systemd-socket-activate; try: apt-get install -y systemd", pytrace=False)
+    listens = [word for address in addresses for word in ("-l", address)]
+    command = ["systemd-socket-activate", *listens, sys.executable, "-m", "oneiric", "orchestrate"]
+    passed = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    with subprocess.Popen(
+        command,
+        cwd=home,
+        env={**passed, "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            finally:
+                process.kill()
+
+
+def called(port: int) -> socket.socket:
+    """Connect as soon as somebody listens."""
+    wait_until(lambda: is_open(port), "somebody listens")
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def is_open(port: int) -> bool:
+    """Say whether the kernel knows of a listener, without calling it."""
+    listeners = re.findall(r"^ *\d+: \S+:(\w{4}) \S+ 0A ", Path("/proc/net/tcp").read_text(), re.MULTILINE)
+    return f"{port:04X}" in listeners
+
+
+def test_socket_unit_verifies_without_a_word(tmp_path: Path) -> None:
+    (tmp_path / "oneiric.socket").write_text(SOCKET.read_text())
+    assert verified(tmp_path, UNIT.read_text()) == (0, "")
+    done = analyze("verify", str(tmp_path / "oneiric.socket"))
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_socket_unit_listens_where_the_daemon_would() -> None:
+    (address,) = parse(SOCKET.read_text())["Socket"]["ListenStream"]
+    assert address == ApiSettings().http
+
+
+def test_caller_who_was_there_before_the_daemon_is_answered(tmp_path: Path) -> None:
+    port = free_port()
+    with activated(project(tmp_path), f"127.0.0.1:{port}"), called(port) as caller:
+        caller.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert caller.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_daemon_refuses_a_second_socket_and_says_what_to_change(tmp_path: Path) -> None:
+    port = free_port()
+    with activated(project(tmp_path), f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}") as process:
+        called(port).close()
+        assert process.wait(20) == DaemonRefusedError.exit_code
+        assert process.stdout is not None
+        assert "keep one ListenStream=HOST:PORT in oneiric.socket" in process.stdout.read()
 
 
 # The sandbox: no systemd runs here, so what the daemon asks the kernel is compared with what the unit allows

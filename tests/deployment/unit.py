@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deployment/systemd/oneiric.service"
+SOCKET = ROOT / "deployment/systemd/oneiric.socket"
 PROGRAM = "/opt/oneiric/bin/oneiric"
 
 
