@@ -36,6 +36,7 @@ PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:promet
 unit: $(VENV)/.dev
 	scripts/system-packages $(PROGRAMS)
 	@$(MAKE) --no-print-directory $(VENV)/logql
+	@$(BIN)/python -m compileall -q oneiric  # or each of a thousand processes would, where bytecode is not written
 	$(BIN)/python -m pytest -n auto --dist loadfile || { \
 	  echo "again, alone: what failed beside others on a busy machine must pass without them"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }

@@ -214,11 +214,12 @@ def test_loader_import_stays_cheap():
 
 SECONDS = st.floats(min_value=0.001, max_value=86_400)
 NAMES = st.from_regex(r"[a-z][a-z0-9_-]{0,20}", fullmatch=True)
+# PyYAML writes the text 1e5 without quotes, and U+0085 as a break of the line that it reads as a space.
 DATA = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**53), 2**53)
-    | st.text(st.characters(codec="utf-8", exclude_characters="0123456789"), max_size=20),
+    | st.text(st.characters(codec="utf-8", exclude_characters="0123456789\x85"), max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=8,
 )
