@@ -17,7 +17,9 @@ from oneiric.core.config import AppSettings, LifecycleSettings, PluginsSettings,
 from oneiric.observability.catalog import EVENTS
 
 Behaviour = Callable[[], Awaitable[Any]]
+"""What a part does where it is told to: an asynchronous function without arguments."""
 PART: Final[Slot[Any]] = Slot("adapter", "part")
+"""The slot that a workshop's candidates offer to fill, unless it is told another."""
 
 
 def bare_settings(**lifecycle: float) -> Settings:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from anyio import to_thread
+from msgspec import Meta
 
 from oneiric.api import schemas, views
 from oneiric.api.doctor_view import doctor_document
@@ -35,29 +36,29 @@ class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ListQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which slots, and whether with their losers."""
 
-    domain: schemas.Domain | None = None
-    shadowed: bool = False
+    domain: Annotated[schemas.Domain | None, Meta(description="Only this domain.")] = None
+    shadowed: Annotated[bool, Meta(description="Also the candidates that lost, and why.")] = False
 
 
 class SlotQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One slot."""
 
-    domain: schemas.Domain
-    key: schemas.Name
+    domain: Annotated[schemas.Domain, Meta(description="The slot's domain.")]
+    key: Annotated[schemas.Name, Meta(description="The slot's key.")]
 
 
 class SlotsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The slots of a domain, of a key, or all."""
 
-    domain: schemas.Domain | None = None
-    key: schemas.Name | None = None
+    domain: Annotated[schemas.Domain | None, Meta(description="Only this domain.")] = None
+    key: Annotated[schemas.Name | None, Meta(description="Only this key.")] = None
 
 
 class MetricsQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The metrics of a domain, of a group, or all."""
 
-    domain: schemas.Domain | None = None
-    group: Group | None = None
+    domain: Annotated[schemas.Domain | None, Meta(description="Only this domain.")] = None
+    group: Annotated[Group | None, Meta(description="Only this kind of numbers.")] = None
 
 
 Handler = Callable[[Daemon, Asked], Awaitable[msgspec.Struct]]
@@ -152,7 +153,8 @@ async def _swap(daemon: Daemon, asked: Asked) -> msgspec.Struct:
         dry_run=body.dry_run,
         by=asked.by,
     )
-    return views.swap_document(report, pinned=body.provider is not None and not body.dry_run)
+    pinned = body.provider is not None and not body.dry_run and not report.soak  # a trial pins when it was passed
+    return views.swap_document(report, pinned=pinned)
 
 
 async def _unpin(daemon: Daemon, asked: Asked) -> msgspec.Struct:

@@ -279,12 +279,14 @@ class EventsDocument(Document, frozen=True, kw_only=True):
 class SwapBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``swap`` asks; without a provider precedence decides and nothing is pinned."""
 
-    domain: Domain
-    key: Name
-    provider: Name | None = None
-    force: bool = False
-    skip_health: bool = False
-    dry_run: bool = False
+    domain: Annotated[Domain, Meta(description="The slot's domain.")]
+    key: Annotated[Name, Meta(description="The slot's key.")]
+    provider: Annotated[Name | None, Meta(description="Whom to swap to and pin; without it precedence decides.")] = None
+    force: Annotated[bool, Meta(description="Do not wait for the drain and the cleanup of the old instance.")] = False
+    skip_health: Annotated[bool, Meta(description="Commit without asking the new instance whether it is healthy.")] = (
+        False
+    )
+    dry_run: Annotated[bool, Meta(description="Build, probe and close the new instance; change nothing.")] = False
 
 
 class SwapDocument(Document, frozen=True, kw_only=True):
@@ -308,9 +310,9 @@ class SwapDocument(Document, frozen=True, kw_only=True):
 class SlotBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A slot, and a note that ``status`` shows."""
 
-    domain: Domain
-    key: Name
-    note: Note = ""
+    domain: Annotated[Domain, Meta(description="The slot's domain.")]
+    key: Annotated[Name, Meta(description="The slot's key.")]
+    note: Annotated[Note, Meta(description="Why; status shows it.")] = ""
 
 
 class ActivityDocument(Document, frozen=True, kw_only=True):
@@ -354,9 +356,11 @@ class ReloadDocument(Document, frozen=True, kw_only=True):
 class RemoteSyncBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``remote-sync`` asks: another place to fetch from, a rehearsal, or not to heed an open breaker."""
 
-    manifest: Annotated[str, Meta(max_length=4096)] | None = None
-    force: bool = False
-    dry_run: bool = False
+    manifest: Annotated[
+        Annotated[str, Meta(max_length=4096)] | None, Meta(description="Another place to fetch from.")
+    ] = None
+    force: Annotated[bool, Meta(description="Go ahead although the circuit breaker is open.")] = False
+    dry_run: Annotated[bool, Meta(description="Fetch and verify everything, change nothing.")] = False
 
 
 class RemoteSyncDocument(Document, frozen=True, kw_only=True):

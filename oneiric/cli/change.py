@@ -30,7 +30,11 @@ def swap(
     skip_health: bool,
     dry_run: bool,
 ) -> None:
-    """Replace what fills a slot without failing a call, and pin the provider that was named."""
+    """Replace what fills a slot without failing a call, and pin the provider that was named.
+
+    The new instance is built and probed before a caller sees it; when that fails the old one goes on serving, and this
+    exits 1. A pin outlives restarts; unpin takes it back. --dry-run tries it out.
+    """
     if skip_health:
         note("warning: --skip-health: the new instance serves whether it is healthy or not", options)
     body: dict[str, Any] = {
@@ -59,7 +63,10 @@ def _swap_text(answer: dict[str, Any]) -> str:
 @global_options
 @slot_options
 def unpin(options: Options, domain: str, key: str) -> None:
-    """Take back the choice that a swap pinned: precedence chooses again, and the slot follows."""
+    """Take back the choice that a swap pinned: precedence chooses again, and the slot follows.
+
+    Done as well when nothing was pinned; oneiric status shows the pins.
+    """
     answer = client(options).post("/v1/unpin", {"domain": domain, "key": key})
     print_document(answer, options, _unpin_text)
     warn(answer["warnings"], options)
@@ -102,10 +109,15 @@ def _activity_text(answer: dict[str, Any]) -> str:
     return f"{text}: {answer['leases']} leases are still held; drain again, or see who holds them: oneiric status"
 
 
-pause = _activity_command("pause", "Stop new leases on a slot, also after a restart, until resume.")
-resume = _activity_command("resume", "Allow new leases on a slot again.")
+pause = _activity_command(
+    "pause",
+    "Stop new leases on a slot, also after a restart, until resume. Leases that are held go on; the instance stays.",
+)
+resume = _activity_command("resume", "Allow new leases on a slot again, after a pause or a drain.")
 drain = _activity_command(
-    "drain", "Stop new leases on a slot and wait for the last one; exits 1 when some are still held."
+    "drain",
+    "Stop new leases on a slot and wait for the last one, at most lifecycle.drain_timeout; exits 1 when some are "
+    "still held. It stays drained, also after a restart, until resume.",
 )
 
 

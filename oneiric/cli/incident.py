@@ -64,7 +64,9 @@ def incident(_options: Options) -> None:
 @global_options
 @click.option("--title", default="[INCIDENT NAME]", help="What to call it.")
 @click.option("--id", "number", default="INC-", help="Its number in your tracker.")
-@click.option("--severity", type=click.Choice(["P0", "P1", "P2", "P3"]), default="P1", show_default=True)
+@click.option(
+    "--severity", type=click.Choice(["P0", "P1", "P2", "P3"]), default="P1", show_default=True, help="How grave it was."
+)
 @click.option("--since", default="2h", callback=_since, metavar="TIME", help="How far to look back: 30m, 2h (default).")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file, instead of stdout.")
 def new_incident(

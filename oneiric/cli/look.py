@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @domain_option(required=False)
 @click.option("--show-shadowed", is_flag=True, help="Also every candidate that lost, and why.")
 def list_slots(options: Options, domain: str | None, show_shadowed: bool) -> None:
-    """Show one row a slot: the provider that wins it, where that comes from, and its state."""
+    """Show one row a slot: the provider that wins it, where that comes from, and its state.
+
+    Why a slot is filled as it is: oneiric explain KEY --domain D.
+    """
 
     def otherwise() -> msgspec.Struct:
         from oneiric.api.views import list_document
@@ -70,7 +73,10 @@ def explain(options: Options, domain: str, key: str) -> int:
 @domain_option(required=False)
 @key_option
 def status(options: Options, domain: str | None, key: str | None) -> None:
-    """Show slots in operation: state, provider, pin, leases, swaps by outcome, last error and recent history."""
+    """Show slots in operation: state, provider, pin, leases, swaps by outcome, last error and recent history.
+
+    With --domain and KEY, or -v, every slot is shown in full, with its leaks and its last swaps.
+    """
 
     def otherwise() -> msgspec.Struct:
         from oneiric.api.views import status_document

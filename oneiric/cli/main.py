@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, NoReturn
 
@@ -39,6 +39,17 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "completion": ("completion:completion", "Print a shell's completion script."),
 }
 
+EXIT_CODES: Final[Mapping[int, str]] = {
+    0: "done, or the answer is yes",
+    1: "failed, or the answer is no",
+    2: "typed wrongly",
+    3: "the daemon is needed, and none answers",
+    4: "the settings are invalid",
+    5: "not to be trusted: a signature, a digest, a version",
+    130: "interrupted by Ctrl-C",
+    141: "who read the answer had seen enough",
+}
+
 
 class _Commands(Group):
     """A group whose commands are imported when they are needed."""
@@ -58,14 +69,21 @@ class _Commands(Group):
             formatter.write_dl([(name, words) for name, (_, words) in COMMANDS.items()])
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+_HELP: Final = f"""\
+Resolve, explain, lease and hot-swap the replaceable parts of a Python program.
+
+Exits with {"; ".join(f"{code}: {words}" for code, words in EXIT_CODES.items())}.
+"""
+
+
+@click.group(cls=_Commands, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @global_options
 def cli(_options: Options) -> None:
     """Resolve, explain, lease and hot-swap the replaceable parts of a Python program."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run one command and exit: 0 done, 1 failed, 2 usage, 3 no daemon, 4 configuration, 5 trust, 130 interrupted."""
+    """Run one command and exit with one of EXIT_CODES."""
     options = Options()
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:

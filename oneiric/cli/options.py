@@ -93,8 +93,8 @@ def _show_version(context: click.Context, _parameter: click.Parameter, value: An
 _GLOBAL: Final = (
     click.option("--json", is_flag=True, help="Print one JSON object."),
     click.option("--settings", metavar="DIR", help="The settings directory (default: settings)."),
-    click.option("--cache-dir", metavar="DIR", help="The cache of manifests and artifacts."),
-    click.option("--socket", metavar="PATH", help="The daemon's control socket."),
+    click.option("--cache-dir", metavar="DIR", help="The cache of manifests and artifacts (default: cache_dir)."),
+    click.option("--socket", metavar="PATH", help="The daemon's control socket (default: api.socket)."),
     click.option("--no-color", is_flag=True, help="No colours, also on a terminal."),
     click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr and in tables."),
     click.option("--debug", is_flag=True, help="Show the traceback of a bug."),

@@ -14,7 +14,7 @@ from oneiric.cli.options import Options, global_options
 
 @click.command()
 @global_options
-@click.option("--http", metavar="HOST:PORT", help="Where /healthz and /readyz are served.")
+@click.option("--http", metavar="HOST:PORT", help="Where /metrics, /healthz and /readyz are served.")
 @click.option("--manifest", metavar="URL", help="Where the signed manifest is.")
 @click.option("--refresh-interval", metavar="S", type=float, help="Seconds between two looks at it.")
 @click.option("--no-remote", is_flag=True, help="Neither fetch nor use a manifest.")
@@ -28,7 +28,11 @@ def orchestrate(
     no_remote: bool,
     no_watch: bool,
 ) -> None:
-    """Run the daemon: resolve, activate and swap until SIGTERM."""
+    """Run the daemon: resolve, activate and swap until SIGTERM.
+
+    SIGTERM and Ctrl-C drain, close every instance and exit 0; SIGHUP reads the settings again. Exits 4 when the
+    settings are invalid, and 1 when another daemon runs or an instance could not be closed.
+    """
     import gc
 
     import anyio

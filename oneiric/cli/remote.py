@@ -24,14 +24,19 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Fetch and verify everything, change nothing.")
 @click.option("--force", is_flag=True, help="Go ahead although the circuit breaker is open.")
 def remote_sync(options: Options, manifest: str | None, dry_run: bool, force: bool) -> int:
-    """Fetch the signed manifest, verify it, keep it and offer what it names; exits 5 when it must not be trusted."""
+    """Fetch the signed manifest, verify it, keep it and offer what it names; exits 5 when it must not be trusted.
+
+    Exits 1 when it cannot be fetched, or is skipped because the circuit breaker is open. What was accepted before stays
+    in force whenever it fails.
+    """
     body: dict[str, Any] = {"force": force, "dry_run": dry_run}
     if manifest:
         body["manifest"] = manifest = _from_here(manifest)
     try:
         answer = client(options).post("/v1/remote/sync", body)
     except DaemonAbsentError:
-        note("no daemon runs: straight into the cache; the next daemon starts from it", options)
+        kept = "tried from here" if dry_run else "straight into the cache; the next daemon starts from it"
+        note(f"no daemon runs: {kept}", options)
         answer = document(_sync_here(options, manifest, dry_run=dry_run, force=force))
     print_document(answer, options, lambda found: safe(found["text"]))
     warn(answer["warnings"], options)

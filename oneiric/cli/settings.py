@@ -28,8 +28,9 @@ def check(options: Options) -> None:
     """Read all settings as a daemon would; exits 4 and lists every mistake if there is one."""
     from oneiric.config.loader import load
     from oneiric.core.config import FILES
+    from oneiric.remote.policy import trust_policy
 
-    load(options.directory, environ=os.environ, flags=options.flags)
+    trust_policy(load(options.directory, environ=os.environ, flags=options.flags).app.remote)
     read = [name for name in FILES if (options.directory / name).exists()]
     answer = {"schema": "oneiric.config-check/1", "valid": True, "settings": str(options.directory), "files": read}
     where = ", ".join(read) if read else "no file, so the defaults hold"

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect as shapes
 
 from oneiric.config.reader import decode, parse
-from oneiric.config.shape import REFUSED
+from oneiric.config.shape import REFUSED, bare
 from oneiric.config.source import Source, Trail, quoted, suggestion
 from oneiric.core.config import ENV_SECTIONS, FILES, RemoteSettings
 
@@ -126,7 +126,7 @@ def _layer(file: str, trail: Trail, raw: str, source: Source) -> Layer:
 def _kind_at(kind: shapes.Type | None, trail: Trail) -> shapes.Type | None:
     for step in trail:
         fields = kind.fields if isinstance(kind, shapes.StructType) else ()
-        kind = next((field.type for field in fields if field.name == step), None)
+        kind = next((bare(field.type) for field in fields if field.name == step), None)
     return kind
 
 

@@ -16,25 +16,30 @@ _AMBIGUOUS: Final = frozenset({"yes", "no", "on", "off"})
 _BOUNDS: Final = (("gt", "more than"), ("ge", "at least"), ("lt", "less than"), ("le", "at most"))
 
 
+def bare(kind: shapes.Type) -> shapes.Type:
+    """Return *kind* without its description."""
+    return kind.type if isinstance(kind, shapes.Metadata) else kind
+
+
 def conform(value: Any, kind: shapes.Type, trail: Trail, source: Source) -> Any:
     """Return *value* as plain data of *kind*; what does not fit is noted in *source* and returned as REFUSED."""
-    match kind:
+    match bare(kind):
         case shapes.AnyType():
             return _anything(value, trail, source)
         case shapes.UnionType(types=options):  # X | None, the only union in the tree
             return None if value is None else conform(value, options[0], trail, source)
-        case shapes.StructType():
-            return _struct({} if value is None else value, kind, trail, source)
+        case shapes.StructType() as struct:
+            return _struct({} if value is None else value, struct, trail, source)
         case shapes.DictType(value_type=item):
             return _mapping({} if value is None else value, item, trail, source)
         case shapes.VarTupleType(item_type=item):
             return _sequence([] if value is None else value, item, trail, source)
-    return _scalar(value, kind, trail, source)
+    return _scalar(value, bare(kind), trail, source)
 
 
 def trails(value: Any, kind: shapes.Type, trail: Trail = ()) -> Iterator[Trail]:
     """Iterate over the settings in *value*: what ``config show`` prints a line for."""
-    match kind:
+    match bare(kind):
         case shapes.StructType(fields=fields) if isinstance(value, dict) and not (trail and isinstance(trail[-1], int)):
             for field in fields:
                 if field.name in value:
@@ -132,10 +137,10 @@ def _within(value: float, kind: shapes.IntType | shapes.FloatType) -> bool:
 
 def _words(kind: shapes.Type) -> tuple[str, str]:
     """Return what a value of *kind* is called, and its bounds."""
-    match kind:
-        case shapes.IntType() | shapes.FloatType():
-            name = "a whole number" if isinstance(kind, shapes.IntType) else "seconds as a number"
-            bounds = [f"{word} {limit}" for at, word in _BOUNDS if (limit := getattr(kind, at)) is not None]
+    match bare(kind):
+        case shapes.IntType() | shapes.FloatType() as number:
+            name = "a whole number" if isinstance(number, shapes.IntType) else "seconds as a number"
+            bounds = [f"{word} {limit}" for at, word in _BOUNDS if (limit := getattr(number, at)) is not None]
             return name, ", ".join(bounds)
         case shapes.BoolType():
             return "true or false", ""

@@ -17,6 +17,8 @@ from oneiric.core.domain import DOMAINS
 from oneiric.core.places import CACHE_DIR, CONTROL_SOCKET, STATE_DIR
 
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Span = Annotated[float, Meta(gt=0, le=315_360_000)]
+"""A time that may be longer than a day: at most ten years."""
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 40)]
 
@@ -28,75 +30,110 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class LifecycleSettings(_Section, frozen=True):
     """How long foreign code may take, and how often a slot may swap by itself."""
 
-    activation_timeout: Seconds = 30.0
-    health_timeout: Seconds = 5.0
-    cleanup_timeout: Seconds = 10.0
-    hook_timeout: Seconds = 5.0
-    drain_timeout: Seconds = 30.0
-    health_interval: Seconds = 30.0
-    failure_threshold: Count = 3
-    max_swaps_per_minute: Count = 12
+    activation_timeout: Annotated[Seconds, Meta(description="How long a factory may take to build an instance.")] = 30.0
+    health_timeout: Annotated[Seconds, Meta(description="How long one probe may take.")] = 5.0
+    cleanup_timeout: Annotated[Seconds, Meta(description="How long closing an instance may take.")] = 10.0
+    hook_timeout: Annotated[Seconds, Meta(description="How long one hook of a swap may take.")] = 5.0
+    drain_timeout: Annotated[
+        Seconds, Meta(description="How long a swap, a drain or the end waits for the last lease.")
+    ] = 30.0
+    health_interval: Annotated[Seconds, Meta(description="Time between two probes of a live instance.")] = 30.0
+    failure_threshold: Annotated[
+        Count, Meta(description="Failed probes in a row after which a provider is quarantined.")
+    ] = 3
+    max_swaps_per_minute: Annotated[
+        Count, Meta(description="How often a slot may swap by itself; operators are not limited.")
+    ] = 12
 
 
 class RemoteSettings(_Section, frozen=True):
     """Where signed manifests come from and what makes one acceptable."""
 
-    manifest_url: str | None = None
-    mirrors: tuple[str, ...] = ()
-    token: str | None = None
-    public_key: str | None = None
-    public_keys: tuple[str, ...] = ()
-    signature_threshold: Count = 1
-    require_signature: bool = True
-    tuf_root: str | None = None
-    failure_threshold: Count = 3
-    reset_timeout: Seconds = 60.0
-    refresh_interval: Seconds = 300.0
-    max_age: Seconds | None = None
-    max_stale: Annotated[float, Meta(ge=0, le=31_536_000)] = 604_800.0
-    min_version: Annotated[int, Meta(ge=0)] | None = None
-    timeout: Seconds = 30.0
-    max_manifest_bytes: Bytes = 33_554_432
-    max_artifact_bytes: Bytes = 268_435_456
-    allowed_factories: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    allow_plain_http: bool = False
+    manifest_url: Annotated[
+        str | None, Meta(description="Where the manifest is: a URL (https, file, tuf+https) or a path.")
+    ] = None
+    mirrors: Annotated[
+        tuple[str, ...], Meta(description="Copies of it, asked in this order while it does not answer.")
+    ] = ()
+    token: Annotated[
+        str | None, Meta(description="Bearer token for the manifest's origin, as ${env:NAME} or ${file:path}.")
+    ] = None
+    public_key: Annotated[
+        str | None, Meta(description="A key that may sign: base64, 64 hex digits, PEM, or a file of one.")
+    ] = None
+    public_keys: Annotated[tuple[str, ...], Meta(description="Further keys that may sign, each as in public_key.")] = ()
+    signature_threshold: Annotated[Count, Meta(description="How many distinct keys must have signed.")] = 1
+    require_signature: Annotated[bool, Meta(description="Whether a manifest that is not signed is refused.")] = True
+    tuf_root: Annotated[str | None, Meta(description="File of the root.json by which a tuf+ URL is trusted.")] = None
+    failure_threshold: Annotated[
+        Count, Meta(description="Failures in a row after which the circuit breaker opens.")
+    ] = 3
+    reset_timeout: Annotated[Seconds, Meta(description="How long the circuit breaker stays open before a try.")] = 60.0
+    refresh_interval: Annotated[Seconds, Meta(description="Time between two looks at the manifest.")] = 300.0
+    max_age: Annotated[
+        Span | None, Meta(description="Time since signed_at after which a manifest counts as expired.")
+    ] = None
+    max_stale: Annotated[
+        float, Meta(ge=0, le=31_536_000, description="How long after its expiry a start may use the cached manifest.")
+    ] = 604_800.0
+    min_version: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="Lowest manifest_version accepted, also when all state is lost."),
+    ] = None
+    timeout: Annotated[Seconds, Meta(description="How long one transfer may take, and its longest silence.")] = 30.0
+    max_manifest_bytes: Annotated[
+        Bytes, Meta(description="Size beyond which a manifest is refused before it is read.")
+    ] = 33_554_432
+    max_artifact_bytes: Annotated[Bytes, Meta(description="Size beyond which an artifact is refused.")] = 268_435_456
+    allowed_factories: Annotated[
+        tuple[str, ...], Meta(description="Modules, and all below them, whose factories a manifest may name.")
+    ] = ()
+    allowed_hosts: Annotated[tuple[str, ...], Meta(description="Further hosts of artifacts: host, or host:port.")] = ()
+    allow_plain_http: Annotated[bool, Meta(description="Whether http may lead to another machine.")] = False
 
 
 class PluginsSettings(_Section, frozen=True):
     """Which installed plugins may offer candidates; ``disabled`` names distributions or entry points."""
 
-    enabled: bool = True
-    disabled: tuple[str, ...] = ()
+    enabled: Annotated[bool, Meta(description="Whether installed plugins are looked for.")] = True
+    disabled: Annotated[tuple[str, ...], Meta(description="What is left out: distributions or entry points.")] = ()
 
 
 class WatchSettings(_Section, frozen=True):
     """Whether the settings directory is watched, and how long it must be quiet before it is read."""
 
-    enabled: bool = True
-    debounce: Seconds = 0.5
+    enabled: Annotated[bool, Meta(description="Whether changes of the settings directory are followed.")] = True
+    debounce: Annotated[Seconds, Meta(description="How long the directory must be quiet before it is read.")] = 0.5
 
 
 class ApiSettings(_Section, frozen=True):
     """Where the daemon listens: the control socket, and HTTP for probes and metrics."""
 
-    socket: str = CONTROL_SOCKET
-    http: str = "127.0.0.1:9464"
-    allowed_hosts: tuple[str, ...] = ()
+    socket: Annotated[str, Meta(description="Path of the control socket, at most 107 bytes.")] = CONTROL_SOCKET
+    http: Annotated[str, Meta(description="HOST:PORT of /metrics, /healthz and /readyz; port 0 takes a free one.")] = (
+        "127.0.0.1:9464"
+    )
+    allowed_hosts: Annotated[
+        tuple[str, ...], Meta(description="Names that HTTP answers to, besides IP addresses and localhost.")
+    ] = ()
 
 
 class LoggingSettings(_Section, frozen=True):
     """What the daemon writes to stdout."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "text"] = "json"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least level that is written.")
+    ] = "info"
+    format: Annotated[Literal["json", "text"], Meta(description="One JSON object a line, or text for a terminal.")] = (
+        "json"
+    )
 
 
 class MetricsSettings(_Section, frozen=True):
     """Where metrics are sent by OTLP over HTTP, and how often; they can always be fetched from ``api.http``."""
 
-    otlp_endpoint: str | None = None
-    otlp_interval: Seconds = 15.0
+    otlp_endpoint: Annotated[str | None, Meta(description="URL of a collector that takes OTLP over HTTP.")] = None
+    otlp_interval: Annotated[Seconds, Meta(description="Time between two exports.")] = 15.0
 
 
 class AppSettings(_Section, frozen=True):
@@ -109,51 +146,61 @@ class AppSettings(_Section, frozen=True):
     api: ApiSettings = ApiSettings()
     logging: LoggingSettings = LoggingSettings()
     metrics: MetricsSettings = MetricsSettings()
-    cache_dir: str = CACHE_DIR
-    state_dir: str = STATE_DIR
+    cache_dir: Annotated[str, Meta(description="Directory of the last manifest and its artifacts; may be deleted.")] = (
+        CACHE_DIR
+    )
+    state_dir: Annotated[str, Meta(description="Directory of pins, pauses, history and lowest versions.")] = STATE_DIR
 
 
 class CandidateSettings(_Section, frozen=True):
     """One entry of ``candidates:`` in a domain's file; the fields of a Candidate, as text."""
 
-    key: str
-    provider: str
-    factory: str
-    stack: str = "settings"
-    stack_level: int | None = None
-    priority: int = 0
-    version: str = "0"
-    capabilities: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-    python_version: str = ""
-    os_platform: tuple[str, ...] = ()
-    exclusive: bool = False
-    poolable: bool = False
-    metadata: dict[str, Any] = {}
+    key: Annotated[str, Meta(description="The slot's key in this domain.")]
+    provider: Annotated[str, Meta(description="The name of who offers.")]
+    factory: Annotated[str, Meta(description="What builds the instance: package.module:attribute.")]
+    stack: Annotated[str, Meta(description="Who offers it; ONEIRIC_STACK_ORDER ranks stacks.")] = "settings"
+    stack_level: Annotated[
+        int | None, Meta(description="Its level, where ONEIRIC_STACK_ORDER names none for its stack.")
+    ] = None
+    priority: Annotated[int, Meta(description="The larger wins between equal stack levels.")] = 0
+    version: Annotated[str, Meta(description="PEP 440; the newer wins between equal priorities.")] = "0"
+    capabilities: Annotated[tuple[str, ...], Meta(description="What the provider can do beyond its protocol.")] = ()
+    requires: Annotated[tuple[str, ...], Meta(description="PEP 508 requirements that must be installed.")] = ()
+    python_version: Annotated[str, Meta(description="PEP 440 specifier that Python must meet, such as >=3.12.")] = ""
+    os_platform: Annotated[tuple[str, ...], Meta(description="linux, darwin, windows; empty means any.")] = ()
+    exclusive: Annotated[bool, Meta(description="Owns a port or a lock: closed before its successor is built.")] = False
+    poolable: Annotated[bool, Meta(description="Keeps one drained instance, which a swap back takes.")] = False
+    metadata: Annotated[
+        dict[str, Any], Meta(description="For people; its hint is shown when the candidate is rejected.")
+    ] = {}
 
 
 class SlotSettings(_Section, frozen=True):
-    """How one slot is swapped.
+    """How one slot is swapped."""
 
-    ``soak``: seconds for which the old instance stays warm after callers moved, and takes over again when the new one
-    turns unhealthy. ``failover``: whether the next best takes over when the one that serves is quarantined.
-    ``before_swap`` and ``after_swap``: ``module:attribute`` of a hook.
-    """
-
-    soak: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
-    failover: bool = False
-    before_swap: str | None = None
-    after_swap: str | None = None
+    soak: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="How long the old instance stays warm after a swap, to take over again."),
+    ] = 0.0
+    failover: Annotated[bool, Meta(description="Whether the next best takes over from one in quarantine.")] = False
+    before_swap: Annotated[str | None, Meta(description="module:attribute of a hook called before callers move.")] = (
+        None
+    )
+    after_swap: Annotated[str | None, Meta(description="module:attribute of a hook called before the commit.")] = None
 
 
 class DomainSettings(_Section, frozen=True):
     """``settings/<domain>s.yml``."""
 
-    selections: dict[str, str] = {}
-    candidates: tuple[CandidateSettings, ...] = ()
-    provider_settings: dict[str, dict[str, Any]] = {}
-    capabilities: dict[str, tuple[str, ...]] = {}
-    slots: dict[str, SlotSettings] = {}
+    selections: Annotated[dict[str, str], Meta(description="The provider that fills each key, whatever its rank.")] = {}
+    candidates: Annotated[tuple[CandidateSettings, ...], Meta(description="Candidates that need no plugin.")] = ()
+    provider_settings: Annotated[
+        dict[str, dict[str, Any]], Meta(description="Factories' arguments, by provider or key/provider.")
+    ] = {}
+    capabilities: Annotated[
+        dict[str, tuple[str, ...]], Meta(description="What each key's provider must be able to do.")
+    ] = {}
+    slots: Annotated[dict[str, SlotSettings], Meta(description="How each key is swapped.")] = {}
 
 
 def _no_domains() -> Mapping[str, DomainSettings]:
@@ -194,6 +241,15 @@ ENV_SECTIONS: Final[Mapping[str, tuple[str, str | None]]] = MappingProxyType(
         **{domain.plural.upper(): (domain.settings_file, None) for domain in DOMAINS.values()},
     }
 )
+
+
+def keep_fixed(running: AppSettings, proposed: AppSettings) -> tuple[AppSettings, tuple[str, ...]]:
+    """Return *proposed* without what a daemon reads only when it starts, and the names of the settings held back."""
+    fixed: dict[str, Any] = {name: getattr(running, name) for name in ("api", "logging", "cache_dir", "state_dir")}
+    fixed["watch"] = msgspec.structs.replace(proposed.watch, enabled=running.watch.enabled)
+    held = {name for name, value in fixed.items() if value != getattr(proposed, name)}
+    names = ("watch.enabled" if name == "watch" else name for name in held)
+    return msgspec.structs.replace(proposed, **fixed), tuple(sorted(names))
 
 
 def keep_trust(running: RemoteSettings, proposed: RemoteSettings) -> tuple[RemoteSettings, tuple[str, ...]]:

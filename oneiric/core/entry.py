@@ -25,48 +25,61 @@ _SAFE: Final = 1 << 53  # every JSON reader there is agrees about integers up to
 Whole = Annotated[int, Meta(ge=-_SAFE, le=_SAFE)]
 Positive = Annotated[int, Meta(ge=1, le=_SAFE)]
 Seconds = Annotated[float, Meta(gt=0, le=_SAFE)]
-Name = Annotated[str, Meta(description=NAME_RULE)]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One provider's offer, as published; what the format does not know is in ``extra`` and never trusted.
 
-    Args:
-        factory: ``module:attribute``, in the artifact that ``uri`` leads to, or else installed here.
-        sha256: digest of the artifact, in lower case.
-        length: size of the artifact in bytes.
+    A field that is described as kept is read and passed on by tools; nothing here is decided by it.
     """
 
-    domain: Name
-    key: Name
-    provider: Name
-    factory: str
-    uri: str | None = None
-    sha256: str | None = None
-    length: Positive | None = None
-    stack_level: Whole | None = None
-    priority: Whole = 0
-    version: str = "0"
-    metadata: dict[str, Any] = {}
-    capabilities: tuple[str, ...] = ()
-    owner: str = ""
-    requires_secrets: bool = False
-    settings_model: str = ""
-    side_effect_free: bool = False
-    timeout_seconds: Seconds | None = None
-    retry_policy: dict[str, Any] = {}
-    requires: tuple[str, ...] = ()
-    conflicts_with: tuple[str, ...] = ()
-    python_version: str = ""
-    os_platform: tuple[str, ...] = ()
-    license: str = ""
-    documentation_url: str = ""
-    event_topics: tuple[str, ...] = ()
-    event_max_concurrency: Positive | None = None
-    event_filters: tuple[dict[str, Any], ...] = ()
-    event_priority: Whole | None = None
-    event_fanout_policy: str = ""
-    dag: dict[str, Any] = {}
+    domain: Annotated[str, Meta(description="Kind of part: adapter, service, task, event, workflow or action.")]
+    key: Annotated[str, Meta(description="The slot's key in the domain.")]
+    provider: Annotated[str, Meta(description="The name of who offers.")]
+    factory: Annotated[
+        str, Meta(description="module:attribute, in the artifact that uri leads to, or else installed here.")
+    ]
+    uri: Annotated[
+        str | None,
+        Meta(description="Where the artifact is: relative to the manifest, of its origin, or on an allowed host."),
+    ] = None
+    sha256: Annotated[str | None, Meta(description="Digest of the artifact: 64 hex digits; required with uri.")] = None
+    length: Annotated[Positive | None, Meta(description="Size of the artifact in bytes.")] = None
+    stack_level: Annotated[
+        Whole | None, Meta(description="The larger wins; used where ONEIRIC_STACK_ORDER names none for the source.")
+    ] = None
+    priority: Annotated[Whole, Meta(description="The larger wins between equal stack levels.")] = 0
+    version: Annotated[str, Meta(description="PEP 440; the newer wins between equal priorities.")] = "0"
+    metadata: Annotated[
+        dict[str, Any], Meta(description="For people; its hint is shown when the candidate is rejected.")
+    ] = {}
+    capabilities: Annotated[
+        tuple[str, ...], Meta(description="What the provider can do: names, or mappings with a name.")
+    ] = ()
+    owner: Annotated[str, Meta(description="Who answers for it. Kept.")] = ""
+    requires_secrets: Annotated[bool, Meta(description="Whether it wants secrets. Kept.")] = False
+    settings_model: Annotated[str, Meta(description="The type of its settings. Kept.")] = ""
+    side_effect_free: Annotated[bool, Meta(description="Whether calls change nothing. Kept.")] = False
+    timeout_seconds: Annotated[Seconds | None, Meta(description="How long a call should take. Kept.")] = None
+    retry_policy: Annotated[dict[str, Any], Meta(description="How to call again. Kept.")] = {}
+    requires: Annotated[
+        tuple[str, ...], Meta(description="PEP 508 requirements that must be installed; never installed by us.")
+    ] = ()
+    conflicts_with: Annotated[tuple[str, ...], Meta(description="Providers it does not work beside. Kept.")] = ()
+    python_version: Annotated[str, Meta(description="PEP 440 specifier that Python must meet, such as >=3.12.")] = ""
+    os_platform: Annotated[tuple[str, ...], Meta(description="linux, darwin, windows; empty means any.")] = ()
+    license: Annotated[str, Meta(description="Licence of the artifact. Kept.")] = ""
+    documentation_url: Annotated[str, Meta(description="Where it is described. Kept.")] = ""
+    event_topics: Annotated[tuple[str, ...], Meta(description="Topics of an event handler. Kept.")] = ()
+    event_max_concurrency: Annotated[
+        Positive | None, Meta(description="Calls of an event handler at a time. Kept.")
+    ] = None
+    event_filters: Annotated[
+        tuple[dict[str, Any], ...], Meta(description="What an event handler wants to see. Kept.")
+    ] = ()
+    event_priority: Annotated[Whole | None, Meta(description="Rank among event handlers. Kept.")] = None
+    event_fanout_policy: Annotated[str, Meta(description="How an event reaches its handlers. Kept.")] = ""
+    dag: Annotated[dict[str, Any], Meta(description="Steps of a workflow. Kept.")] = {}
     extra: dict[str, Any] = {}
 
 

@@ -126,8 +126,9 @@ def proxy_for(remote: RemoteVital) -> str:
 def _is_direct(host: str, exceptions: Iterable[str]) -> bool:
     """Say whether *host* is asked without a proxy: this machine always is."""
     for exception in ("localhost", "127.0.0.0/8", "::1", *map(str.strip, exceptions)):
-        name = exception.lower().lstrip(".")
-        if name and (name in ("*", host) or host.endswith(f".{name}")):
+        name = exception.lower().removeprefix("*.").removeprefix(".")
+        is_name_itself = name == host and not exception.startswith((".", "*."))
+        if name and (name == "*" or is_name_itself or host.endswith(f".{name}")):
             return True
         try:
             if ip_address(host) in ip_network(name, strict=False):

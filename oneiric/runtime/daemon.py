@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from oneiric import __version__
 from oneiric.config.loader import load
 from oneiric.config.watcher import DirectoryWatch
-from oneiric.core.config import FILES, Settings
+from oneiric.core.config import FILES, Settings, keep_fixed
 from oneiric.core.domain import DOMAINS
 from oneiric.core.reconcile import Change
 from oneiric.doctor.examine import examine
@@ -49,8 +49,6 @@ from oneiric.runtime.state import StateStore
 from oneiric.runtime.vitals import busiest, live_vitals
 
 _GRACE = 10.0
-_HELD = ("api", "logging", "cache_dir", "state_dir")
-"""What a running daemon cannot change."""
 _EXAMINATION_INTERVAL = 15.0
 _DOMAIN_OF = {domain.settings_file: name for name, domain in DOMAINS.items()}
 
@@ -395,11 +393,10 @@ class Daemon:
             names = ", ".join(sorted(f"{self.directory}/{name}" for name in gone))
             raise _removed(names)
         settings = load(self.directory, environ=self.environ, flags=self._flags)
-        old, new = self._settings.app, settings.app
-        held = {name: getattr(old, name) for name in _HELD if getattr(old, name) != getattr(new, name)}
+        app, held = keep_fixed(self._settings.app, settings.app)
         for name in held:
             self.runtime.emit("config-held", setting=name, error="takes effect at a restart")
-        return replace(settings, app=replace(new, **held))
+        return replace(settings, app=app)
 
     def _files(self) -> frozenset[str]:
         return frozenset(name for name in FILES if (self.directory / name).exists())

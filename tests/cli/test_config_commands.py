@@ -75,6 +75,13 @@ def test_check_lists_every_mistake_with_its_place(place: Path, typed: Typing, mo
     assert places == ["settings/app.yml:1:28", "settings/app.yml:2:9", "settings/tasks.yml:2:1", "ONEIRIC_STACK_ORDER"]
 
 
+def test_check_names_a_public_key_that_cannot_be_read(place: Path, typed: Typing) -> None:
+    (place / "settings" / "app.yml").write_text("remote: {public_key: keys/release.pub}\n")
+    answer = typed("config", "check")
+    assert (answer.code, answer.out) == (4, "")
+    assert answer.err.startswith("error[config]: remote.public_key: 'keys/release.pub' is no file, ")
+
+
 def test_failed_check_in_json_is_a_document_too(place: Path, typed: Typing) -> None:
     (place / "settings" / "app.yml").write_text("api: {http: 12}\n")
     error = typed("config", "check", "--json").document["error"]

@@ -247,3 +247,7 @@ def test_load_returns_what_was_written(app, selections, provider_settings):
 
     assert settings.app == app
     assert settings.domains["adapter"] == DomainSettings(selections=selections, provider_settings=plain)
+
+
+def test_load_accepts_an_age_of_manifests_beyond_a_day(read):
+    assert read(app="remote: {max_age: 2592000}").app.remote.max_age == 2_592_000

@@ -85,7 +85,10 @@ _TYPED = re.compile(r"(?:^|[|&;(]|\$ )\s*(?:\w+=\S+\s+)*(?:\S*/|python -m )?onei
 def typed(page: Page) -> Iterator[list[str]]:
     """Yield the arguments of every oneiric command in *page*, in blocks and in prose."""
     written = [
-        line for block in page.blocks if block.language in ("bash", "console") for line in block.text.splitlines()
+        line
+        for block in page.blocks
+        for line in block.text.splitlines()
+        if block.language == "bash" or (block.language == "console" and line.startswith("$ "))
     ]
     for line in [*written, *page.spans]:
         for arguments in _TYPED.findall(line):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import signal
 import socket
 import subprocess
@@ -19,6 +17,7 @@ import pytest
 
 from tests.harness.daemon import wait_until
 from tests.harness.markdown import read
+from tests.harness.pages import require_tests_pass, require_typed, typed, unused, write_files
 
 PAGE = read(Path(__file__).parents[2] / "docs" / "how-to" / "embed.md")
 STARTS = f'PATH="{Path(sys.executable).parent}:$PATH"; exec env '
@@ -29,18 +28,12 @@ ADAPTERS = 'selections: {cache: hanging}\ncandidates: [{key: cache, provider: ha
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """Return a directory with every file of the page; what it keeps under /tmp is beside them."""
-    for block in PAGE.blocks:
-        if block.use:
-            path = tmp_path / block.use
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(block.text.replace("/tmp/oneiric", str(tmp_path / "kept")))
-    return tmp_path
+    return write_files(PAGE, tmp_path, {"/tmp/oneiric": str(tmp_path / "kept")})
 
 
 def command() -> str:
-    (block,) = (block for block in PAGE.blocks if block.language == "console")
-    (line,) = block.statements
-    return line.removeprefix("$ ")
+    (only,) = typed(PAGE)
+    return only.command
 
 
 def free_port() -> int:
@@ -81,35 +74,16 @@ def started(place: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_every_block_names_a_file_or_is_typed() -> None:
-    assert [block.line for block in PAGE.blocks if not block.use and block.language != "console"] == []
+    assert unused(PAGE) == []
 
 
 @pytest.mark.parametrize("file", [block.use for block in PAGE.blocks if block.use.startswith("test_")])
 def test_tests_of_the_page_pass(place: Path, file: str) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:xdist", file],
-        cwd=place,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    written = re.findall(r"^(?:async )?def test_", (place / file).read_text(), re.MULTILINE)
-    assert (ran.returncode, f"{len(written)} passed" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+    require_tests_pass(place, file)
 
 
 def test_application_is_typed(place: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, "shop.py"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stdout
+    require_typed(place, "shop.py")
 
 
 def test_serverless_start_serves_on_its_port(place: Path) -> None:
