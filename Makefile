@@ -3,18 +3,21 @@
 # make others the last part of it: core, lifecycle, runtime on every other supported Python here
 # make check  the quick part of it: style, types, layers
 # make fix    format and repair what can be repaired
-# make bench  the benchmark table
+# make bench  the benchmark table, in minutes
+# make bench-full   all benchmarks, for longer, rendered into docs/benchmarks.md
 # make soak   long runs
 # make drills the runbook's incidents rehearsed
 # make dist   what is published: built twice, looked into, tried in an empty environment, with a bill of materials
-# make monitoring   generate rules, dashboards and reference pages
+# make docs   the documentation as a site, in build/docs
+# make monitoring   generate rules, dashboards and their reference pages
+# make reference    generate the other reference pages, from the code
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell scripts/find-python)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check unit drills others fix bench soak monitoring openapi dist pin clean
+.PHONY: run test check unit drills others fix bench bench-full soak docs monitoring openapi reference dist pin clean
 
 run: $(VENV)/.run
 	@$(BIN)/python examples/shop/start.py
@@ -28,6 +31,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy oneiric examples/shop
 	$(BIN)/mypy -p scripts.release
+	$(BIN)/mypy -p scripts.reference
 	$(BIN)/pyright
 
 # Programs that the tests start or inject faults with, by Debian package where the names differ.
@@ -59,6 +63,10 @@ fix: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
+bench-full: $(VENV)/.dev
+	-$(BIN)/python -m benchmarks --full --json docs/benchmarks.json
+	$(BIN)/python -m benchmarks.render docs/benchmarks.json
+
 soak: $(VENV)/.dev
 	scripts/system-packages $(PROGRAMS)
 	$(BIN)/python -m pytest -m soak tests
@@ -72,6 +80,14 @@ monitoring: $(VENV)/.dev
 
 openapi: $(VENV)/.dev
 	$(BIN)/python -m oneiric.api.openapi > docs/reference/openapi.json
+
+# What can be typed, set, published, raised, asked and imported.
+reference: $(VENV)/.dev
+	$(BIN)/python -m scripts.reference
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx -n -W --keep-going -q -d build/doctrees -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 # Its own words say whether that is a release; scripts/dist --release refuses what is not.
 dist: $(VENV)/.dev
