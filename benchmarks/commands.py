@@ -1,98 +1,74 @@
-"""What the command line costs as a whole process, from its start to its end, with no daemon there to ask."""
+"""What the command line costs as a whole process, from its start to its end; beside other tools installed here."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from benchmarks.measure import Budget, Claim, Row, Sample, measure
+from benchmarks.measure import FEWEST_ROUNDS, Budget, Claim, Row, Sample, measure
+from benchmarks.processes import DAEMON, Launcher, launcher, project, serving
 
 PASS: Final = "python -c pass"
-COMMANDS: Final = {
-    PASS: ("-c", "pass"),
-    "oneiric --help": ("-m", "oneiric.cli", "--help"),
-    "oneiric list": ("-m", "oneiric.cli", "list"),
+ONEIRIC: Final = (sys.executable, "-m", "oneiric.cli")
+APART: Final = {
+    PASS: (sys.executable, "-c", "pass"),
+    "oneiric --help": (*ONEIRIC, "--help"),
+    "oneiric list": (*ONEIRIC, "list"),
+    "oneiric status": (*ONEIRIC, "status"),
+    "oneiric explain": (*ONEIRIC, "explain", "part-1", "--domain", "adapter"),
 }
+"""Without a daemon: what is asked is answered from the settings and plugins on disk."""
+SERVED: Final = {f"{name}, daemon up": command for name, command in list(APART.items())[2:]}
+TOOLS: Final = ("uvicorn", "pip", "pytest", "mypy", "sphinx")
+NATIVE: Final = ("ruff",)
+SLOTS: Final = 10
 TIMES: Final = 6
 PEAK_BYTES: Final = 30 * 2**20
-DEADLINE: Final = 60.0
 
 
 async def commands(budget: Budget) -> list[Row]:
-    """``oneiric`` against the interpreter doing nothing."""
-    with TemporaryDirectory(prefix="oneiric-benchmarks-") as directory:
-        broken = {name: error for name in COMMANDS if (error := _error(name, directory))}
-        peaks: dict[str, list[int]] = {name: [] for name in COMMANDS}
-        with _launcher(directory) as launcher:
-            contenders = {name: _process(launcher, name, peaks[name]) for name in COMMANDS if name not in broken}
-            claims = [
-                Claim(name, 1, name, "" if name == PASS else PASS, target=None if name == PASS else TIMES)
-                for name in contenders
-            ]
-            rows = await measure(contenders, claims, budget)
-    return [
-        *(replace(row, memory=median(peaks[row.name]), memory_target=row.target and PEAK_BYTES) for row in rows),
-        *(Row(name, 1, error=error) for name, error in broken.items()),
-    ]
+    """``oneiric`` with and without a daemon, and other tools, against the interpreter doing nothing."""
+    contenders: dict[str, Sample] = {}
+    started: dict[str, tuple[Launcher, tuple[str, ...]]] = {}
+    broken: list[Row] = []
+    with TemporaryDirectory(prefix="oneiric-benchmarks-") as text, ExitStack() as stack:
+        apart, served = (project(Path(text, name), SLOTS) for name in ("apart", "served"))
+        stack.enter_context(serving(served, *DAEMON))
+        for directory, named in ((apart, {**APART, **others(budget)}), (served, SERVED)):
+            starts = stack.enter_context(launcher(directory))
+            for name, command in named.items():
+                if error := starts.error(*command):
+                    broken.append(Row(name, 1, error=error))
+                else:
+                    contenders[name] = starts.process(*command)
+                    started[name] = starts, command
+        rows = await measure(contenders, [_claim(name) for name in sorted(contenders, key=_place)], budget)
+        peaks = {name: starts.peak(*command) for name, (starts, command) in started.items()}
+    return [*(replace(row, memory=peaks[row.name], memory_target=row.target and PEAK_BYTES) for row in rows), *broken]
 
 
-def _error(name: str, directory: str) -> str:
-    """Run the command once, which also compiles what it imports; return "" or why it cannot be measured."""
-    command = [sys.executable, *COMMANDS[name]]
-    done = subprocess.run(
-        command,
-        cwd=directory,
-        env=_environment(directory),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    said = done.stderr.strip().splitlines() or ["no message"]
-    return f"exit {done.returncode}: {said[-1]}" if done.returncode else ""
+def others(budget: Budget) -> Mapping[str, tuple[str, ...]]:
+    """Return the ``--help`` of tools that are installed beside this one, of one where there is no time for more."""
+    tools = TOOLS if budget.rounds >= FEWEST_ROUNDS else TOOLS[:1]
+    programs = Path(sys.executable).parent
+    modules = {f"{name} --help": (sys.executable, "-m", name, "--help") for name in tools if find_spec(name)}
+    native = {
+        f"{name} --help (native)": (str(programs / name), "--help") for name in NATIVE if (programs / name).exists()
+    }
+    return modules | native
 
 
-@contextmanager
-def _launcher(directory: str) -> Iterator[subprocess.Popen[str]]:
-    script = Path(__file__).with_name("launch.py")
-    with subprocess.Popen(
-        [sys.executable, "-I", "-S", str(script)],
-        cwd=directory,
-        env=_environment(directory),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as launcher:
-        yield launcher
+def _claim(name: str) -> Claim:
+    baseline = "" if name == PASS else PASS
+    return Claim(name, 1, name, baseline, target=TIMES if name.startswith("oneiric") else None)
 
 
-def _environment(directory: str) -> dict[str, str]:
-    """Return our environment without what configures Oneiric, and with compiled modules, as an installation has."""
-    unwanted = ("ONEIRIC_", "PYTHONDONTWRITEBYTECODE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-    return kept | {"PYTHONPYCACHEPREFIX": str(Path(directory, "compiled"))}
-
-
-def _process(launcher: subprocess.Popen[str], name: str, peaks: list[int]) -> Sample:
-    orders, answers = launcher.stdin, launcher.stdout
-    assert orders is not None
-    assert answers is not None
-
-    async def sample() -> Sequence[float]:
-        orders.write("\t".join([sys.executable, *COMMANDS[name]]) + "\n")
-        orders.flush()
-        seconds, peak, status = answers.readline().split()
-        if status != "0":
-            raise AssertionError(f"{name} ended with {status}")
-        peaks.append(int(peak))
-        return [float(seconds)]
-
-    return sample
+def _place(name: str) -> int:
+    known = [*APART, *SERVED]
+    return known.index(name) if name in known else len(known)

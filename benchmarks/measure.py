@@ -27,19 +27,21 @@ FLAT: Final = 1.5
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to measure, and how large the largest case may be."""
+    """How long to measure, at least how many rounds, and how large the largest case may be."""
 
     seconds: float = 12.0
     sample_seconds: float = 0.005
     largest: int = 100_000
+    rounds: int = FEWEST_ROUNDS
 
     def sizes(self, *wanted: int) -> tuple[int, ...]:
         """Return *wanted*, none larger than the largest."""
         return tuple(dict.fromkeys(min(size, self.largest) for size in wanted))
 
 
+BRIEF: Final = Budget(seconds=6.0, largest=10_000)
 FULL: Final = Budget()
-QUICK: Final = Budget(seconds=0.1, sample_seconds=0.0005, largest=20)
+QUICK: Final = Budget(seconds=0.1, sample_seconds=0.0005, largest=20, rounds=1)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Row:
     ratio_p10: float | None = None
     ratio_p90: float | None = None
     target: float | None = None
+    median_target: float | None = None
     memory: float | None = None
     memory_target: float | None = None
     rounds: int = 0
@@ -81,7 +84,11 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Whether every target is met; None without a target or without figures."""
-        pairs = ((self.ratio, self.target), (self.memory, self.memory_target))
+        pairs = (
+            (self.ratio, self.target),
+            (self.median, self.median_target),
+            (self.memory, self.memory_target),
+        )
         verdicts = [figure <= target for figure, target in pairs if figure is not None and target is not None]
         return all(verdicts) if verdicts else None
 
@@ -98,13 +105,14 @@ async def measure(
     order = list(contenders)
     rounds: list[dict[str, Sequence[float]]] = []
     end = perf_counter() + budget.seconds
-    while len(rounds) < FEWEST_ROUNDS or perf_counter() < end:
+    while len(rounds) < budget.rounds or perf_counter() < end:
         shuffle(order)
         rounds.append({name: await contenders[name]() for name in order})
-    return [_row(claim, rounds) for claim in claims]
+    return [judge(claim, rounds) for claim in claims]
 
 
-def _row(claim: Claim, rounds: Sequence[Mapping[str, Sequence[float]]]) -> Row:
+def judge(claim: Claim, rounds: Sequence[Mapping[str, Sequence[float]]]) -> Row:
+    """Return the row of *claim*, from the samples of every contender in each round."""
     costs = [quantile(figures[claim.subject], claim.quantile) for figures in rounds]
     ratios: list[float] = []
     if claim.baseline:

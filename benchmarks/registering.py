@@ -9,7 +9,7 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.measure import Budget, Claim, Row, Sample, footprint, measure
 from oneiric import Candidate, Runtime, Slot
@@ -17,6 +17,7 @@ from oneiric.core.registry import Registry
 from oneiric.testing import PART, bare_settings
 
 Candidates = Sequence[Candidate[Any]]
+SOURCE: Final = "remote"
 
 
 async def registering(budget: Budget) -> list[Row]:
@@ -34,6 +35,48 @@ async def registering(budget: Budget) -> list[Row]:
         replace(row, memory=memory.get(claim.subject), note=f"{1 / row.median:,.0f}/s" if row.median else "")
         for row, claim in zip(rows, claims, strict=True)
     ]
+
+
+async def replacing(budget: Budget) -> list[Row]:
+    """Replacing all that one source offers, as every refresh does, against filling a dictionary of lists."""
+    contenders: dict[str, Sample] = {}
+    claims: list[Claim] = []
+    for size in budget.sizes(1_000, 10_000):
+        old = declare(size, source=SOURCE)
+        fills = f"dict of lists, N={size:,}"
+        contenders[fills] = _whole(_filling(old), size)
+        changes = {"unchanged": 0, "one changed": 1, "all changed": size}
+        for what, changed in changes.items():
+            new = [*declare(changed, source=SOURCE, version="2"), *declare(size, source=SOURCE)[changed:]]
+            name = f"{what}, N={size:,}"
+            contenders[name] = _replacement(old, new, changed)
+            claims.append(Claim(f"replace a source, {what}", size, name, fills))
+    return await measure(contenders, claims, budget)
+
+
+def _replacement(old: Candidates, new: Candidates, changed: int) -> Sample:
+    before, after = tuple(old), tuple(new)
+
+    async def sample() -> Sequence[float]:
+        async with Runtime.open(bare_settings()) as runtime:
+            await runtime.offer(SOURCE, before)
+            gc.collect()
+            begin = perf_counter()
+            await runtime.offer(SOURCE, after)
+            taken = perf_counter() - begin
+            offered = runtime._chooser.registry.sources[SOURCE]
+            if sum(candidate.version == "2" for candidate in offered) != changed:
+                raise AssertionError(f"measured a replacement of something else than {changed:,}")
+            return [taken]
+
+    return sample
+
+
+def _whole(sample: Sample, size: int) -> Sample:
+    async def whole() -> Sequence[float]:
+        return [cost * size for cost in await sample()]
+
+    return whole
 
 
 def _distinct(size: int, contenders: dict[str, Sample], memory: dict[str, float]) -> list[Claim]:
@@ -76,10 +119,10 @@ def _one_slot(size: int, contenders: dict[str, Sample], memory: dict[str, float]
     return [Claim("register, all on one slot", size, registers, fills)]
 
 
-def declare(size: int) -> Candidates:
-    """Return candidates for *size* slots."""
+def declare(size: int, **fields: Any) -> Candidates:
+    """Return candidates for *size* slots, with *fields* beside what each has."""
     return [
-        Candidate(slot=Slot[Any]("adapter", f"part-{n}"), provider="only", factory="shop.parts:Part")
+        Candidate(slot=Slot[Any]("adapter", f"part-{n}"), provider="only", factory="shop.parts:Part", **fields)
         for n in range(size)
     ]
 

@@ -44,6 +44,47 @@ async def resolving(budget: Budget) -> list[Row]:
         return await measure(contenders, claims, budget)
 
 
+async def ranking(budget: Budget) -> list[Row]:
+    """The same where many compete for one slot: as callers ask, and ranked anew, as after every change."""
+    contenders: dict[str, Sample] = {}
+    claims: list[Claim] = []
+    sizes = budget.sizes(1, 10, 1_000)
+    workshop = Workshop()
+    async with AsyncExitStack() as stack:
+        for size in sizes:
+            runtime = await stack.enter_async_context(Runtime.open(bare_settings()))
+            rivals = tuple(workshop.candidate(f"p{number}", priority=number) for number in range(size))
+            runtime.register(*rivals)
+            async with runtime.use(PART):
+                pass
+            by_slot, registry = {PART: runtime.resolve(PART)}, Registry().with_source("code", rivals)
+            resolves, looks_up, ranks, takes = (
+                f"{what}, N={size:,}" for what in ("resolve", "dict[Slot]", "rank", "max by priority")
+            )
+            contenders |= {
+                resolves: await timed("runtime.resolve(item)", budget, items=[PART] * 10, runtime=runtime),
+                looks_up: await timed("by_slot[item]", budget, items=[PART] * 10, by_slot=by_slot),
+                ranks: await timed(
+                    "resolve(registry, policy, item)",
+                    budget,
+                    items=[PART],
+                    resolve=resolve,
+                    registry=registry,
+                    policy=Policy(),
+                ),
+                takes: await timed(
+                    "max(item, key=priority)", budget, items=[rivals], max=max, priority=attrgetter("priority")
+                ),
+            }
+            claims += [
+                Claim("resolve among rivals", size, resolves, looks_up, target=4),
+                Claim("rank anew", size, ranks, takes),
+            ]
+        smallest = f"resolve, N={sizes[0]:,}"
+        claims.append(Claim("resolve among rivals is flat", size, resolves, smallest, target=FLAT))
+        return await measure(contenders, claims, budget)
+
+
 async def _lookups(
     runtime: Runtime,
     by_slot: Mapping[Slot[Any], Any],

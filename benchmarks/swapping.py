@@ -37,7 +37,7 @@ async def swapping_with_store(budget: Budget) -> list[Row]:
 
     They take their time, so they are given more of it.
     """
-    budget = replace(budget, seconds=3 * budget.seconds)
+    budget = replace(budget, seconds=2 * budget.seconds)
     with TemporaryDirectory(prefix="oneiric-benchmarks-") as text:
         directory = Path(text)
         async with AsyncExitStack() as stack:

@@ -1,43 +1,25 @@
-"""The table of a run: for people, and as JSON."""
+"""The table of a run, as text for people, and how its figures are written."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Final
 
 from benchmarks.measure import Row
 
-SCHEMA: Final = "oneiric.benchmarks/1"
 HEADINGS: Final = ("benchmark", "N", "median", "p10", "times", "baseline", "target", "", "memory", "note")
 
 
 def as_text(rows: Sequence[Row]) -> str:
     """Return the table as aligned columns."""
     legend = "times: median over all rounds of what it took / what its baseline took in the same round"
-    lines = [HEADINGS, *(_cells(row) for row in rows)]
+    lines = [HEADINGS, *(cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     return "\n".join([*(_aligned(line, widths) for line in lines), "", legend])
 
 
-def as_json(rows: Sequence[Row], *, quick: bool) -> str:
-    """Return the same as one JSON object; durations in seconds, memory in bytes."""
-    return json.dumps(
-        {
-            "schema": SCHEMA,
-            "python": f"{platform.python_implementation()} {platform.python_version()}",
-            "cores": os.cpu_count(),
-            "quick": quick,
-            "rows": [asdict(row) | {"met": row.met} for row in rows],
-        },
-        indent=2,
-    )
-
-
-def _cells(row: Row) -> tuple[str, ...]:
+def cells(row: Row) -> tuple[str, ...]:
+    """Return the line of *row*, a text for each heading."""
     if row.error:
         return (row.name, f"{row.size:,}", "", "", "", "", "", "not run", "", row.error)
     return (
@@ -47,18 +29,17 @@ def _cells(row: Row) -> tuple[str, ...]:
         duration(row.p10),
         "" if row.ratio is None else f"{row.ratio:.2f}",
         row.baseline,
-        _targets(row),
+        targets(row),
         {True: "met", False: "MISSED", None: ""}[row.met],
         memory(row.memory),
         row.note,
     )
 
 
-def _targets(row: Row) -> str:
-    targets = [] if row.target is None else [f"{row.target:g}"]
-    if row.memory_target is not None:
-        targets.append(memory(row.memory_target))
-    return " and ".join(f"<= {target}" for target in targets)
+def targets(row: Row) -> str:
+    """Return what the ratio, the median and the memory may be at most."""
+    most = ("" if row.target is None else f"{row.target:g}", duration(row.median_target), memory(row.memory_target))
+    return " and ".join(f"<= {figure}" for figure in most if figure)
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -83,7 +64,9 @@ def memory(number: float | None) -> str:
     """Return a number of bytes with the unit that fits."""
     if number is None:
         return ""
-    return f"{number:.0f} B" if number < 10_000 else f"{number / 2**20:.1f} MiB"
+    if number >= 999.5 * 1024:
+        return f"{number / 2**20:.1f} MiB"
+    return f"{number:.0f} B" if number < 10_000 else f"{number / 1024:.1f} KiB"
 
 
 def _three_digits(number: float) -> str:

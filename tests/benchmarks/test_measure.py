@@ -99,6 +99,8 @@ async def test_interrupted_sample_is_never_negative() -> None:
         ({"ratio": 4.0, "target": 4, "memory": 31, "memory_target": 30}, False),
         ({"ratio": 4.0, "target": 4, "memory": 30, "memory_target": 30}, True),
         ({"ratio": 4.0, "memory": 30}, None),
+        ({"median": 0.2, "median_target": 0.1}, False),
+        ({"median": 0.1, "median_target": 0.1, "ratio": 9}, True),
         ({"target": 4, "error": "exit 1"}, None),
     ],
 )
