@@ -21,7 +21,7 @@ Each carries ``code`` (stable, printed in brackets), ``hint`` (what to type next
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class OneiricError(Exception):
@@ -65,6 +65,10 @@ class Problem(NamedTuple):
         return f"{self.where}: {self.what}" + (f" ({self.accepted})" if self.accepted else "")
 
 
+CHECK_SETTINGS: Final = "oneiric config check"
+"""What to type next when settings are invalid, unless more is known."""
+
+
 class ConfigError(OneiricError):
     """Settings, environment or a registration are invalid; ``problems`` lists every mistake found."""
 
@@ -72,7 +76,7 @@ class ConfigError(OneiricError):
     exit_code = 4
     http_status = 422
 
-    def __init__(self, *problems: Problem, hint: str = "oneiric config check") -> None:
+    def __init__(self, *problems: Problem, hint: str = CHECK_SETTINGS) -> None:
         super().__init__("\n".join(str(problem) for problem in problems), hint=hint)
         self.problems = problems
 

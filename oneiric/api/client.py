@@ -5,19 +5,18 @@ An HTTP library would cost every command more to import than the command takes.
 
 from __future__ import annotations
 
-import json
 import os
-import socket
+import re
 import stat
 import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
 
 from oneiric.errors import DaemonAbsentError, DaemonUnreachableError, OneiricError
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
 CONNECT_TIMEOUT: Final = 3.0
@@ -27,6 +26,7 @@ CHANGE_TIMEOUT: Final = 300.0
 MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
 
 _ELSEWHERE: Final = "oneiric --socket PATH ..., or api.socket in settings/app.yml"
+_SHORT_BYTES: Final = 100  # a socket's path may be a little longer, how much depends on the kernel
 _CREDENTIALS_BYTES: Final = 12  # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED)
 
 
@@ -52,8 +52,9 @@ class Client:
 
     def get(self, route: str, *, timeout: float = READ_TIMEOUT, **query: Any) -> dict[str, Any]:
         """Return the document at *route*; parameters that are None are left out."""
-        text = urlencode({name: str(value).lower() for name, value in query.items() if value not in (None, False)})
-        return self._ask(f"GET {route}{'?' if text else ''}{text}", "", b"", timeout)
+        given = [f"{name}={_quoted(value)}" for name, value in query.items() if value not in (None, False)]
+        text = f"?{'&'.join(given)}" if given else ""
+        return self._ask(f"GET {route}{text}", "", b"", timeout)
 
     def post(
         self, route: str, body: Mapping[str, Any] | None = None, *, timeout: float = CHANGE_TIMEOUT
@@ -63,11 +64,16 @@ class Client:
         The body is sent when the daemon asks for it (100 Continue), which it does at once if it is alive at all: one
         that hangs is found out within ``READ_TIMEOUT``, and will not carry out later what we gave up.
         """
+        import json
+
         payload = json.dumps(body or {}).encode()
         fields = f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\nExpect: 100-continue\r\n"
         return self._ask(f"POST {route}", fields, payload, timeout)
 
     def _ask(self, what: str, fields: str, payload: bytes, timeout: float) -> dict[str, Any]:
+        self._require_there()
+        import socket
+
         head = f"{what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: application/json\r\n{fields}\r\n"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             self._connect(connection)
@@ -80,6 +86,17 @@ class Client:
             except OSError as error:
                 raise self._unreachable(f"broke off: {error.strerror or error}", "oneiric status") from None
         return self._document(answer)
+
+    def _require_there(self) -> None:
+        """Raise DaemonAbsentError when nothing is at the path, which is found out before ``socket`` is imported."""
+        if len(os.fsencode(self.path)) > _SHORT_BYTES:  # perhaps too long for a socket, which connecting will tell
+            return
+        try:
+            os.stat(self.path)  # noqa: PTH116 - the path as connect takes it
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._absent("no socket there") from None
+        except (OSError, ValueError):  # as connecting will tell; ValueError: a NUL, which abstract names begin with
+            return
 
     def _connect(self, connection: socket.socket) -> None:
         connection.settimeout(CONNECT_TIMEOUT)
@@ -130,6 +147,8 @@ class Client:
         if not answer:
             raise self._unreachable("closed the connection without an answer", "oneiric status")
         header, _, text = answer.partition(b"\r\n\r\n")
+        import json
+
         try:
             document: dict[str, Any] = json.loads(text)
             if int(header.split(b" ", 2)[1]) < 400 and document["schema"].startswith("oneiric."):
@@ -151,8 +170,20 @@ class Client:
         return DaemonUnreachableError(f"the daemon at {self.path} {what}", hint=hint)
 
 
+def _quoted(value: object) -> str:
+    """Return *value* as a query holds it; names, as most are, without an import that takes longer than the answer."""
+    text = str(value).lower()
+    if re.fullmatch(r"[a-z0-9._-]*", text):
+        return text
+    from urllib.parse import quote_plus
+
+    return quote_plus(text)
+
+
 def _listener(connection: socket.socket) -> str:
     """Return the process id of who listens, or an empty text where that cannot be known."""
+    import socket
+
     try:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS_BYTES)
     except (AttributeError, OSError):

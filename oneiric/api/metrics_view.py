@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from oneiric.api.schemas import MetricRow, MetricsDocument, SampleRow
 from oneiric.api.views import instant
-from oneiric.observability.catalog import METRICS, Kind
+from oneiric.observability.catalog import METRICS
+from oneiric.observability.kinds import Kind
 from oneiric.observability.meters import Reading, Spread
 
 

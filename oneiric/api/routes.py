@@ -17,8 +17,9 @@ from oneiric.api.remote_views import remote_document, remote_sync_document
 from oneiric.core.candidate import Slot
 from oneiric.core.states import Activity
 from oneiric.lifecycle.memory import ESTIMATE_BYTES, OVERHEAD_BYTES, resident_bytes
-from oneiric.observability.catalog import Group
+from oneiric.observability.kinds import Group
 from oneiric.runtime.daemon import Daemon
+from oneiric.runtime.snapshot import SlotRecord
 
 
 class Asked(NamedTuple):
@@ -78,17 +79,18 @@ class Route(NamedTuple):
 
 async def _list(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     query: ListQuery = asked.query
-    return views.list_document(daemon.runtime.snapshot(), domain=query.domain, shadowed=query.shadowed)
+    return views.list_document(daemon.runtime.snapshot(domain=query.domain), shadowed=query.shadowed)
 
 
 async def _explain(daemon: Daemon, asked: Asked) -> msgspec.Struct:
-    return views.explain_document(daemon.runtime.snapshot(), _slot(asked.query))
+    slot = _slot(asked.query)
+    return views.explain_document(daemon.runtime.snapshot(domain=slot.domain, key=slot.key), slot)
 
 
 async def _status(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     query: SlotsQuery = asked.query
-    snapshot = daemon.runtime.snapshot()
-    instances = sum(record.instances for record in snapshot.slots)
+    snapshot = daemon.runtime.snapshot(domain=query.domain, key=query.key)
+    instances = daemon.runtime.instances
     row = schemas.DaemonRow(
         pid=_pid(),
         version=_version(),
@@ -107,13 +109,13 @@ async def _status(daemon: Daemon, asked: Asked) -> msgspec.Struct:
 
 async def _health(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     query: SlotsQuery = asked.query
-    return views.health_document(daemon.runtime.snapshot(), domain=query.domain, key=query.key)
+    return views.health_document(daemon.runtime.snapshot(domain=query.domain, key=query.key))
 
 
 async def _probe(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     body: SlotsQuery = asked.body
     await daemon.runtime.probe_all(domain=body.domain, key=body.key)
-    return views.health_document(daemon.runtime.snapshot(), domain=body.domain, key=body.key, probed=True)
+    return views.health_document(daemon.runtime.snapshot(domain=body.domain, key=body.key), probed=True)
 
 
 async def _metrics(daemon: Daemon, asked: Asked) -> msgspec.Struct:
@@ -136,7 +138,7 @@ async def _events(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
 
 
 async def _plugins(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
-    return views.plugins_document(daemon.runtime.snapshot())
+    return views.plugins_document(daemon.runtime.snapshot(), daemon.runtime.settings.app.plugins)
 
 
 async def _config(daemon: Daemon, _asked: Asked) -> msgspec.Struct:
@@ -181,14 +183,14 @@ async def _resume(daemon: Daemon, asked: Asked) -> msgspec.Struct:
 async def _set_activity(daemon: Daemon, asked: Asked, activity: Activity) -> msgspec.Struct:
     slot = _slot(asked.body)
     unrecorded = await daemon.runtime.set_activity(slot, activity, note=asked.body.note, by=asked.by)
-    record = daemon.runtime.snapshot().record(slot)
+    record = _record(daemon, slot)
     return views.activity_document(record, "resume" if activity is Activity.OPEN else "pause", unrecorded)
 
 
 async def _drain(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     slot = _slot(asked.body)
     report, unrecorded = await daemon.runtime.drain(slot, note=asked.body.note, by=asked.by)
-    return views.activity_document(daemon.runtime.snapshot().record(slot), "drain", unrecorded, drained=report.drained)
+    return views.activity_document(_record(daemon, slot), "drain", unrecorded, drained=report.drained)
 
 
 async def _watch_pause(daemon: Daemon, asked: Asked) -> msgspec.Struct:
@@ -216,6 +218,10 @@ async def _remote_sync(daemon: Daemon, asked: Asked) -> msgspec.Struct:
 async def _reload(daemon: Daemon, asked: Asked) -> msgspec.Struct:
     steps = await daemon.reload(by=asked.by)
     return schemas.ReloadDocument(steps=tuple(f"{step.action} {step.slot}: {step.reason}" for step in steps))
+
+
+def _record(daemon: Daemon, slot: Slot[Any]) -> SlotRecord:
+    return daemon.runtime.snapshot(domain=slot.domain, key=slot.key).record(slot)
 
 
 def _slot(named: Any) -> Slot[Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from oneiric.observability.catalog import Group, Kind
+from oneiric.observability.kinds import Group, Kind
 
 Domain = Literal["adapter", "service", "task", "event", "workflow", "action"]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$", max_length=128)]
@@ -200,6 +200,9 @@ class PluginsDocument(Document, frozen=True, kw_only=True):
 
     schema: str = "oneiric.plugins/1"
     plugins: tuple[PluginRow, ...] = ()
+    unmatched: Annotated[
+        tuple[str, ...], Meta(description="Names in plugins.disabled that nothing installed is called by.")
+    ] = ()
 
 
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ from oneiric.core.resolution import Placing, Policy
 from oneiric.errors import OneiricError
 
 if TYPE_CHECKING:
-    from oneiric.core.config import Settings
+    from oneiric.core.config import PluginsSettings, Settings
     from oneiric.lifecycle.reports import Health, Leak, SwapRecord, SwapReport
     from oneiric.runtime.remembered import Pin
     from oneiric.runtime.snapshot import SlotRecord, Snapshot
@@ -87,8 +87,10 @@ def health_document(
     return HealthDocument(live=snapshot.live, probed=probed, healthy=healthy, instances=rows)
 
 
-def plugins_document(snapshot: Snapshot) -> PluginsDocument:
-    """Return every entry point of the six groups."""
+def plugins_document(snapshot: Snapshot, settings: PluginsSettings) -> PluginsDocument:
+    """Return every entry point of the six groups, and what *settings* disable in vain."""
+    from oneiric.plugins.discovery import unmatched
+
     rows = [
         PluginRow(
             group=plugin.entry_point.group,
@@ -102,7 +104,8 @@ def plugins_document(snapshot: Snapshot) -> PluginsDocument:
         )
         for plugin in snapshot.plugins
     ]
-    return PluginsDocument(live=snapshot.live, plugins=tuple(rows))
+    in_vain = unmatched(settings, snapshot.plugins)
+    return PluginsDocument(live=snapshot.live, plugins=tuple(rows), unmatched=in_vain)
 
 
 def config_document(settings: Settings, *, live: bool = True) -> ConfigDocument:

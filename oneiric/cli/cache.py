@@ -10,6 +10,7 @@ import click
 
 from oneiric.cli.options import Group, Options, global_options
 from oneiric.cli.output import print_document, table
+from oneiric.core.words import plural
 from oneiric.errors import ManifestError
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ def prune(options: Options) -> None:
     freed = sum(one.size_bytes for one in gone)
     answer = {"schema": "oneiric.cache-prune/1", "removed": rows, "freed_bytes": freed}
     text = "\n".join(
-        [*(f"removed {one.name}" for one in gone), f"{len(gone)} artifacts removed, {freed:,} bytes freed"]
+        [
+            *(f"removed {one.name}" for one in gone),
+            f"{plural(len(gone), 'artifact')} removed, {plural(freed, 'byte')} freed",
+        ]
     )
     print_document(answer, options, lambda _found: text)
 

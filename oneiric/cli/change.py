@@ -9,6 +9,7 @@ import click
 from oneiric.cli.desk import client
 from oneiric.cli.options import Group, Options, global_options, provider_option, slot_options
 from oneiric.cli.output import note, print_document, warn
+from oneiric.core.words import plural
 
 NOTE_LENGTH: Final = 500  # what the API takes; a test compares the two
 
@@ -106,7 +107,8 @@ def _activity_text(answer: dict[str, Any]) -> str:
         return text + (f" ({answer['note']})" if answer["note"] else "")
     if answer["drained"]:
         return f"{text}: the last lease ended"
-    return f"{text}: {answer['leases']} leases are still held; drain again, or see who holds them: oneiric status"
+    held = plural(answer["leases"], "lease")
+    return f"{text}: {held} still held; drain again, or see by whom: oneiric status"
 
 
 pause = _activity_command(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oneiric.api.client import Client
@@ -13,6 +12,8 @@ from oneiric.config.control import control_socket
 from oneiric.errors import DaemonAbsentError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import msgspec
 
     from oneiric.cli.options import Options
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def client(options: Options) -> Client:
     """Return a client of the daemon that the options, the environment or the settings name."""
-    path = control_socket(options.directory, os.environ, options.socket)
+    path = control_socket(options.settings, os.environ, options.socket)
     if options.verbose:
         note(f"asking {path}", options)
     return Client(path)
@@ -61,6 +62,7 @@ def from_disk(options: Options) -> Snapshot:
     """Return what a daemon started here and now would know before it built anything."""
     import sys
     from contextlib import redirect_stdout
+    from pathlib import Path
 
     from oneiric.config.host import this_host
     from oneiric.config.loader import load, local_candidates, policy
@@ -80,6 +82,8 @@ def from_disk(options: Options) -> Snapshot:
 
 def _published(app: AppSettings, options: Options) -> tuple[Candidate[Any], ...]:
     """Return what the cached manifest offers, verified as a daemon would."""
+    from pathlib import Path
+
     if not (Path(app.cache_dir) / "manifest.yaml").exists():
         return ()
     from datetime import UTC, datetime

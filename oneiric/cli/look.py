@@ -9,6 +9,7 @@ import click
 from oneiric.cli.desk import ask, client, from_disk
 from oneiric.cli.options import Options, domain_option, global_options, key_option, slot_options
 from oneiric.cli.output import print_document, safe, table
+from oneiric.core.words import plural
 
 if TYPE_CHECKING:
     import msgspec
@@ -116,7 +117,7 @@ def _daemon_text(daemon: dict[str, Any]) -> str:
     text += f"\ninstances {daemon['instances']}, memory {daemon['memory_bytes'] / 1_048_576:.1f} MiB"
     trouble = [f"degraded: {daemon['degraded']}"] if daemon["degraded"] else []
     if daemon["abandoned_calls"]:
-        trouble.append(f"{daemon['abandoned_calls']} calls of providers were given up and still run")
+        trouble.append(f"{plural(daemon['abandoned_calls'], 'call')} of providers given up and not ended")
     return "\n".join([text, *trouble])
 
 
@@ -214,9 +215,13 @@ def plugins(options: Options) -> int:
     """Show every entry point of the six groups: its candidates, or what kept it out; exits 1 when one is broken."""
 
     def otherwise() -> msgspec.Struct:
-        from oneiric.api.views import plugins_document
+        import os
 
-        return plugins_document(from_disk(options))
+        from oneiric.api.views import plugins_document
+        from oneiric.config.loader import load
+
+        settings = load(options.directory, environ=os.environ, flags=options.flags)
+        return plugins_document(from_disk(options), settings.app.plugins)
 
     answer = ask(options, "/v1/plugins", otherwise=otherwise)
     print_document(answer, options, _plugins_text)
@@ -224,8 +229,10 @@ def plugins(options: Options) -> int:
 
 
 def _plugins_text(answer: dict[str, Any]) -> str:
+    unmatched = answer.get("unmatched", [])
+    in_vain = [f"plugins.disabled: nothing installed is called {' or '.join(unmatched)}"] if unmatched else []
     if not answer["plugins"]:
-        return "no plugin is installed, or plugins.enabled is false"
+        return "\n".join(["no plugin is installed, or plugins.enabled is false", *in_vain])
     rows = [
         [
             plugin["group"],
@@ -237,4 +244,5 @@ def _plugins_text(answer: dict[str, Any]) -> str:
         ]
         for plugin in answer["plugins"]
     ]
-    return table(["GROUP", "NAME", "DISTRIBUTION", "VERSION", "VERDICT", "CANDIDATES OR ERROR"], rows)
+    header = ["GROUP", "NAME", "DISTRIBUTION", "VERSION", "VERDICT", "CANDIDATES OR ERROR"]
+    return "\n".join([table(header, rows), *in_vain])

@@ -14,6 +14,7 @@ import click
 
 from oneiric.cli.options import Group, Options, global_options
 from oneiric.cli.output import note, print_answer, print_document, safe, warn
+from oneiric.core.words import plural
 from oneiric.errors import ConfigError, ManifestError, UsageError
 
 if TYPE_CHECKING:
@@ -139,9 +140,13 @@ def sign(
     print_document(answer, options, _sign_text)
 
 
+def _entries(answer: dict[str, Any]) -> str:
+    return plural(answer["entries"], "entry", "entries")
+
+
 def _sign_text(answer: dict[str, Any]) -> str:
     return (
-        f"{safe(answer['output'])}: version {answer['manifest_version']}, {answer['entries']} entries, "
+        f"{safe(answer['output'])}: version {answer['manifest_version']}, {_entries(answer)}, "
         f"signed by {answer['key_id']}, expires {answer['expires_at']}, signatures: {answer['signatures']}"
     )
 
@@ -205,7 +210,7 @@ def verify(options: Options, *, source: Path, public: tuple[str, ...], threshold
 
 def _verify_text(answer: dict[str, Any]) -> str:
     text = (
-        f"{safe(answer['input'])}: valid: version {answer['manifest_version']}, {answer['entries']} entries, "
+        f"{safe(answer['input'])}: valid: version {answer['manifest_version']}, {_entries(answer)}, "
         f"signed by {', '.join(answer['key_ids'])}, expires {answer['expires_at']}"
     )
     needs = [
@@ -256,7 +261,7 @@ def pack(options: Options, *, source: Path, target: Path) -> None:
 
 def _pack_text(answer: dict[str, Any]) -> str:
     output = safe(answer["output"])
-    text = f"{output}: {answer['entries']} entries, {answer['bytes']} bytes"
+    text = f"{output}: {_entries(answer)}, {plural(answer['bytes'], 'byte')}"
     if not answer["sign_again"]:
         return f"{text}; signatures: {answer['signatures']}, which hold as before, for they cover what it says"
     what = "its signature cannot be one of Ed25519" if answer["signatures"] else "it is not signed"

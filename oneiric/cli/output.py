@@ -5,7 +5,6 @@ Whoever wrote a text (a provider, an operator's note, the daemon), it cannot mov
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -51,7 +50,7 @@ class OutputError(OneiricError):
 
 def print_document(document: Mapping[str, Any], options: Options, render: Callable[[Any], str]) -> None:
     """Print *document* as JSON or, through *render*, for a person. Raises OutputError when that cannot be written."""
-    print_answer(json.dumps(document) if options.json else render(_visible(document)), options)
+    print_answer(_json(document) if options.json else render(_visible(document)), options)
 
 
 def print_answer(text: str, options: Options) -> None:
@@ -73,9 +72,7 @@ def print_error(error: OneiricError, options: Options) -> None:
     if options.json:
         row = {"code": error.code, "message": error.message, "hint": error.hint, "exit_code": error.exit_code}
         with suppress(OutputError, click.exceptions.Exit):
-            print_answer(
-                json.dumps({"schema": "oneiric.error/1", "error": {**row, "explanation": explanation}}), options
-            )
+            print_answer(_json({"schema": "oneiric.error/1", "error": {**row, "explanation": explanation}}), options)
 
 
 def note(text: str, options: Options) -> None:
@@ -112,6 +109,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def safe(value: Any) -> str:
     """Return *value* as one line of text that does nothing but show."""
     return _escape(str(value), rf"[{_CONTROL}\n]")
+
+
+def _json(document: Mapping[str, Any]) -> str:
+    import json
+
+    return json.dumps(document)
 
 
 def _visible(value: Any) -> Any:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from oneiric.cli.desk import ask
 from oneiric.cli.options import Group, Options, global_options
 from oneiric.cli.output import print_answer, print_document, table
+from oneiric.errors import CHECK_SETTINGS, ConfigError
 
 if TYPE_CHECKING:
     import msgspec
+
+
+_CORRECT: Final = "correct what is named, then check again; until then a running daemon keeps its last good settings"
 
 
 @click.group(cls=Group, no_args_is_help=False)
@@ -30,7 +34,12 @@ def check(options: Options) -> None:
     from oneiric.core.config import FILES
     from oneiric.remote.policy import trust_policy
 
-    trust_policy(load(options.directory, environ=os.environ, flags=options.flags).app.remote)
+    try:
+        trust_policy(load(options.directory, environ=os.environ, flags=options.flags).app.remote)
+    except ConfigError as error:
+        if error.hint == CHECK_SETTINGS:  # which is what was typed
+            error.hint = _CORRECT
+        raise
     read = [name for name in FILES if (options.directory / name).exists()]
     answer = {"schema": "oneiric.config-check/1", "valid": True, "settings": str(options.directory), "files": read}
     where = ", ".join(read) if read else "no file, so the defaults hold"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 from typing import Final
 
 _REMEDIES: Final = {
@@ -17,7 +16,7 @@ _REMEDIES: Final = {
 }
 
 
-def read_bounded(path: Path, limit_bytes: int) -> bytes:
+def read_bounded(path: os.PathLike[str] | str, limit_bytes: int) -> bytes:
     """Return the content of a regular file.
 
     Raises OSError, with words for an operator in ``strerror``, for all else: a directory, a pipe, a file larger than

@@ -17,14 +17,15 @@ _DEPTH: Final = 32
 _VALUES: Final = 50_000
 _UNKNOWN: Final = "?"  # stands in a trail for a key that is none
 
-_INTEGER: Final = re.compile(r"[-+]?(0|[1-9][0-9]*)", re.ASCII)
-_FLOAT: Final = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?", re.ASCII)
-_ENDLESS: Final = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt\s].*)?", re.ASCII)
+# Compiled when they are first used: most commands read no settings.
+_INTEGER: Final = r"[-+]?(0|[1-9][0-9]*)"
+_FLOAT: Final = r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?"
+_ENDLESS: Final = r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_DATE: Final = r"(?a:[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt\s].*)?)"
 _BOOLEANS: Final = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
-_UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
-_UNPRINTABLE: Final = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+_UNUSABLE: Final = "[\0\ud800-\udfff]"
+_UNPRINTABLE: Final = "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]"
 
 
 class _Unreadable(Exception):  # noqa: N818 - reading on makes no sense, and why is noted already
@@ -38,7 +39,7 @@ def decode(content: bytes, source: Source) -> str | None:
     except UnicodeDecodeError as error:
         source.refuse((), f"is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}", "text, saved as UTF-8")
         return None
-    found = _UNPRINTABLE.search(text)
+    found = re.search(_UNPRINTABLE, text)
     if found is None:
         return text
     what = f"holds the control character U+{ord(found[0]):04X}"
@@ -136,14 +137,14 @@ class _Reading:
     def _plain(self, text: str, trail: Trail) -> Any:
         """Return what an unquoted *text* stands for."""
         value = _meaning(text)
-        if value is not text or _DATE.fullmatch(text):
+        if value is not text or re.fullmatch(_DATE, text):
             self._source.places[trail] = self._source.places[trail]._replace(written=text or "null")
-        if _ENDLESS.fullmatch(text) or value in (float("inf"), float("-inf")):
+        if re.fullmatch(_ENDLESS, text) or value in (float("inf"), float("-inf")):
             self._source.refuse(trail, "is not finite, or too large a number", "quote it if it is text")
         return self._text(text, trail) if value is text else value
 
     def _text(self, text: str, trail: Trail) -> str:
-        if _UNUSABLE.search(text):
+        if re.search(_UNUSABLE, text):
             self._source.refuse(trail, "holds a NUL or half a surrogate pair", "printable text")
         return text
 
@@ -176,9 +177,9 @@ def _meaning(text: str) -> Any:
         return None
     if text.lower() in _BOOLEANS and (text in (text.lower(), text.upper(), text.capitalize())):
         return _BOOLEANS[text.lower()]
-    if _INTEGER.fullmatch(text):
+    if re.fullmatch(_INTEGER, text):
         return int(text) if len(text) <= 20 else float("inf")  # all that fits 64 bits does
-    if _FLOAT.fullmatch(text):
+    if re.fullmatch(_FLOAT, text):
         return float(text)
     return text
 

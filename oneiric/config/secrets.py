@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,21 +14,20 @@ from oneiric.errors import ConfigError, Problem
 MASK: Final = "***"
 LIMIT_BYTES: Final = 65_536
 
-_TOKEN: Final = re.compile(r"\$\$\{|\$\{(?:(?P<kind>env|file):(?P<name>[^{}\x00]+)\})?")
-_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+# Compiled when they are first used: most commands meet none.
+_REFERENCE: Final = r"\$\$\{|\$\{(?:(?P<kind>env|file):(?P<name>[^{}\x00]+)\})?"
+_VARIABLE: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 FORMS: Final = "${env:NAME}, ${file:path}, or $${ for a plain ${"
 
 _REVEALING: Final = (
     r"passw(?:or)?d|passphrase|pwd|secret|token|cookie|credential|auth(?!or(?!i[sz]))"
     r"|(?:api|private|access|signing|encryption)[_-]?key"
 )
-_SECRET_NAME: Final = re.compile(rf"{_REVEALING}|^pass$", re.IGNORECASE)
+_SECRET_NAME: Final = rf"(?i){_REVEALING}|^pass$"
 # The repetitions are bounded because a text may hold "://" ten thousand times.
-_SECRET_PAIR: Final = re.compile(
-    rf"((?:{_REVEALING})\w{{0,99}}\s{{0,9}}[=:]\s{{0,9}})(?:(?:basic|bearer)\s{{1,9}})?[^\s;,&]+", re.IGNORECASE
-)
-_USERINFO: Final = re.compile(r"(?<=://)\S{0,999}@")
-_QUERY: Final = re.compile(r"(://[^\s?#]{0,999}[?#])\S+")
+_SECRET_PAIR: Final = rf"(?i)((?:{_REVEALING})\w{{0,99}}\s{{0,9}}[=:]\s{{0,9}})(?:(?:basic|bearer)\s{{1,9}})?[^\s;,&]+"
+_USERINFO: Final = r"(?<=://)\S{0,999}@"
+_QUERY: Final = r"(://[^\s?#]{0,999}[?#])\S+"
 
 
 class Secret(str):
@@ -64,10 +62,10 @@ def texts(value: Any, trail: Trail = ()) -> Iterator[tuple[Trail, str]]:
 
 def malformed(text: str) -> str:
     """Say what is wrong with the references in *text*; empty when nothing is."""
-    for found in _TOKEN.finditer(text):
+    for found in re.finditer(_REFERENCE, text):
         if found[0] == "${":
             return "a reference that cannot be read begins with ${"
-        if found["kind"] == "env" and not _VARIABLE.fullmatch(found["name"]):
+        if found["kind"] == "env" and not re.fullmatch(_VARIABLE, found["name"]):
             return f"{quoted(found['name'])} is not the name of an environment variable"
     return ""
 
@@ -96,7 +94,7 @@ def secret_values(resolved: Any) -> Iterator[str]:
 
 def masked(value: Any, key: str = "") -> Any:
     """Return *value* for display: what may be a secret, by its look or by the name of its *key*, reads ``***``."""
-    if value is not None and _SECRET_NAME.search(key):
+    if value is not None and re.search(_SECRET_NAME, key):
         return MASK
     if isinstance(value, Mapping):
         return {name: masked(item, str(name)) for name, item in value.items()}
@@ -104,10 +102,10 @@ def masked(value: Any, key: str = "") -> Any:
         return [masked(item, key) for item in value]
     if not isinstance(value, str):
         return value
-    if isinstance(value, Secret) or any(found["kind"] for found in _TOKEN.finditer(value)):
+    if isinstance(value, Secret) or any(found["kind"] for found in re.finditer(_REFERENCE, value)):
         return MASK
-    without_login = _USERINFO.sub(f"{MASK}@", value)
-    return _SECRET_PAIR.sub(rf"\1{MASK}", _QUERY.sub(rf"\1{MASK}", without_login))
+    without_login = re.sub(_USERINFO, f"{MASK}@", value)
+    return re.sub(_SECRET_PAIR, rf"\1{MASK}", re.sub(_QUERY, rf"\1{MASK}", without_login))
 
 
 def _resolve(value: Any, trail: Trail, environ: Mapping[str, str], base: Path, problems: list[Problem]) -> Any:
@@ -133,7 +131,7 @@ def _resolve(value: Any, trail: Trail, environ: Mapping[str, str], base: Path, p
             return ""
         return parts[-1]
 
-    text = _TOKEN.sub(substitute, value)
+    text = re.sub(_REFERENCE, substitute, value)
     return Secret(text, tuple(parts)) if parts else text
 
 
@@ -143,6 +141,8 @@ def _secret(kind: str, name: str, environ: Mapping[str, str], base: Path) -> str
         if name not in environ:
             raise LookupError(f"environment variable {name} is not set; try: export {name}=...")
         return environ[name]
+    import shlex
+
     shown = shlex.quote(name) if name.isprintable() else repr(name)
     try:
         text = read_bounded(base / name, LIMIT_BYTES).decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import inspect as shapes
@@ -14,6 +14,8 @@ from oneiric.config.source import Source, dotted
 from oneiric.core.config import FILES, AppSettings, DomainSettings, Settings
 from oneiric.core.domain import DOMAINS
 from oneiric.errors import ConfigError, Problem
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 APP_FILE: Final = "app.yml"
 
@@ -48,14 +50,11 @@ class Tree:
 
     def settings(self, stack_order: str) -> Settings:
         """Return the tree as a value; raises ConfigError when any layer had a problem."""
-        app = AppSettings() if self.problems else msgspec.convert(self.values[APP_FILE], AppSettings)
+        app = AppSettings() if self.problems else _as(AppSettings, self.values[APP_FILE])
         self._refuse_unreachable_threshold(app)
         if self.problems:
             raise ConfigError(*self.problems)
-        domains = {
-            domain.name: msgspec.convert(self.values[domain.settings_file], DomainSettings)
-            for domain in DOMAINS.values()
-        }
+        domains = {domain.name: _as(DomainSettings, self.values[domain.settings_file]) for domain in DOMAINS.values()}
         return Settings(
             app=app,
             domains=MappingProxyType(domains),
@@ -69,6 +68,11 @@ class Tree:
             what = f"signature_threshold {app.remote.signature_threshold} exceeds the number of keys, {len(keys)}"
             where = self.origins["remote.signature_threshold"]
             self.problems.append(Problem(where, what, f"at most {len(keys)}, or more in remote.public_keys"))
+
+
+def _as(kind: type[S], values: dict[str, Any]) -> S:
+    """Return *values* as a *kind*; where there are none, without a costly look at every annotation."""
+    return msgspec.convert(values, kind) if values else kind()
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def is_factory_path(text: str) -> bool:
     return _FACTORY.fullmatch(text) is not None and ".." not in text
 
 
+def is_version(text: object) -> bool:
+    """Say whether *text* is a version by PEP 440."""
+    return isinstance(text, str) and (text == "0" or _reads_as_version(text))
+
+
 class Slot(tuple[str, str], Generic[T]):
     """The place one provider fills: a domain and a key, printed ``adapter/cache``.
 
@@ -148,7 +153,7 @@ class Candidate(Offer, Generic[T], frozen=True, kw_only=True):
             and _is_factory(self.factory)
             and type(self.priority) is int
             and (self.stack_level is None or type(self.stack_level) is int)
-            and _is_version(self.version)
+            and is_version(self.version)
             and not (self.exclusive and self.poolable)
             and _are_texts(self.capabilities, frozenset)
             and _are_texts(self.requires, tuple)
@@ -175,7 +180,7 @@ class Candidate(Offer, Generic[T], frozen=True, kw_only=True):
                     f"stack_level {self.stack_level!r} is not a whole number",
                     "10",
                 ),
-                (_is_version(self.version), f"version {self.version!r} is not PEP 440", "1.2.0"),
+                (is_version(self.version), f"version {self.version!r} is not PEP 440", "1.2.0"),
                 (not (self.exclusive and self.poolable), "is both exclusive and poolable", "one of them"),
                 (_are_texts(self.capabilities, frozenset), "capabilities are not texts", 'frozenset({"ttl"})'),
                 (_are_texts(self.requires, tuple), "requires are not texts", '("redis>=5",)'),
@@ -207,10 +212,6 @@ def _is_factory(value: object) -> bool:
 
 def _are_texts(value: object, kind: type) -> bool:
     return isinstance(value, kind) and (not value or all(isinstance(item, str) for item in value))  # type: ignore[attr-defined]
-
-
-def _is_version(text: object) -> bool:
-    return isinstance(text, str) and (text == "0" or _reads_as_version(text))
 
 
 @lru_cache(maxsize=1024)  # a manifest of ten thousand has few

@@ -17,6 +17,7 @@ from msgspec import Meta
 from oneiric.core.candidate import NAME_RULE, is_factory_path, is_name
 from oneiric.core.domain import DOMAINS
 from oneiric.core.json_document import DEPTH, nesting, quoted, read_json, too_deep
+from oneiric.core.words import reworded
 from oneiric.errors import ManifestError
 
 BATCH: Final = 500
@@ -164,7 +165,7 @@ def _careful(row: Any, index: int) -> Entry:
         return msgspec.convert({**fields, "extra": extra}, Entry)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `$")
-        _refuse(index, path.rstrip("`").lstrip("."), f"{what[0].lower()}{what[1:]}".replace("`", ""))
+        _refuse(index, path.rstrip("`").lstrip("."), reworded(what))
 
 
 def _mapping(row: Any, index: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from oneiric.core.candidate import NAME_RULE, is_name
 from oneiric.core.document import read_document
 from oneiric.core.entry import Entry, iterate_entries
 from oneiric.core.json_document import JSON_VALUES, quoted, read_json
+from oneiric.core.words import misfit, reworded
 from oneiric.errors import ManifestError
 
 __all__ = [
@@ -148,7 +149,7 @@ def _signatures(document: Mapping[str, Any]) -> tuple[Signature, ...]:
             given = {"signature": item} if isinstance(item, str) else item
             found.append(msgspec.convert(given, Signature))
         except msgspec.ValidationError as error:
-            _refuse(f"signatures[{index}]", str(error).replace("`", ""), "{signature, algorithm, key_id}")
+            _refuse(f"signatures[{index}]", reworded(str(error)), "{signature, algorithm, key_id}")
     return tuple(found)
 
 
@@ -175,7 +176,7 @@ def _given(document: Mapping[str, Any], name: str, kind: type, otherwise: Any) -
     if value is None:
         return otherwise
     if type(value) is not kind:
-        _refuse(name, f"is a {type(value).__name__}, not a {kind.__name__}", "see oneiric manifest schema")
+        _refuse(name, misfit(kind, value), "see oneiric manifest schema")
     return value
 
 

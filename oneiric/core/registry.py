@@ -7,7 +7,6 @@ and registering the same source a thousand times leaves the registry as large as
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -19,12 +18,11 @@ from oneiric.errors import ConfigError, Problem
 Candidates = tuple[Candidate[Any], ...]
 
 
-@dataclass(frozen=True)
-class Registry:
+class Registry(msgspec.Struct, frozen=True):
     """Candidates by source and by slot."""
 
-    sources: Mapping[str, Candidates] = field(default_factory=lambda: MappingProxyType({}))
-    by_slot: Mapping[Slot[Any], Candidates] = field(default_factory=lambda: MappingProxyType({}))
+    sources: Mapping[str, Candidates] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    by_slot: Mapping[Slot[Any], Candidates] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
     def candidates(self, slot: Slot[Any]) -> Candidates:
         """Return every candidate for *slot*, in no meaningful order."""

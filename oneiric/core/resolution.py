@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from oneiric.core.candidate import Candidate, Slot, is_name
+import msgspec
+from msgspec import field
+
+from oneiric.core.candidate import Candidate, Slot, is_name, is_version
 from oneiric.core.domain import DOMAINS
 from oneiric.core.registry import Registry
+from oneiric.core.words import plural
 from oneiric.errors import ConfigError, NoCandidateError, Problem
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ _PLAIN_REQUIREMENT: Final = (
     r"(?P<name>[A-Za-z0-9]+(?:[._-]+[A-Za-z0-9]+)*) *(?P<bound>(?:(?:[<>]=?|[=!]=) *[0-9]+(?:\.[0-9]+)*)?)"
 )
 
+# One lower bound, as most have. Told apart because importing what reads all others takes longer than the ``list``.
+_LEAST: Final = r">= *(?P<version>[0-9]+(?:\.[0-9]+)*)"
+
 
 class Rank(NamedTuple):
     """The precedence rule. Fields compare left to right and the larger wins."""
@@ -41,7 +47,7 @@ class Rank(NamedTuple):
     version: Version
 
 
-class Selection(NamedTuple):
+class Selection(msgspec.Struct, frozen=True):
     """The operator's explicit choice of a provider, and where it was made."""
 
     provider: str
@@ -52,7 +58,7 @@ class Selection(NamedTuple):
         return f"{self.origin} names {self.provider}" + (f" ({self.detail})" if self.detail else "")
 
 
-class Host(NamedTuple):
+class Host(msgspec.Struct, frozen=True):
     """The machine as eligibility sees it: Python version, platform, and the version of an installed distribution."""
 
     python_version: str = "3.11"
@@ -60,15 +66,14 @@ class Host(NamedTuple):
     installed: Callable[[str], str | None] = lambda _name: None
 
 
-class Bar(NamedTuple):
+class Bar(msgspec.Struct, frozen=True):
     """Why one provider may not fill a slot just now, beyond what its candidate declares."""
 
     reason: str
     kind: FailureReason = "config"
 
 
-@dataclass(frozen=True)
-class StackOrder:
+class StackOrder(msgspec.Struct, frozen=True):
     """Levels that the environment gives to stacks: ``myapp:20,oneiric:10,default:0``."""
 
     levels: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -101,8 +106,7 @@ class StackOrder:
         return self.levels.get("default", 0)
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """All that decides between candidates and is not in them."""
 
     selections: Mapping[Slot[Any], Selection] = field(default_factory=lambda: MappingProxyType({}))
@@ -112,7 +116,7 @@ class Policy:
     host: Host = field(default_factory=Host)
 
 
-class Placing(NamedTuple):
+class Placing(msgspec.Struct, frozen=True):
     """One candidate's place in a resolution. ``rank`` is None when it was rejected before ranking."""
 
     candidate: Candidate[Any]
@@ -122,8 +126,7 @@ class Placing(NamedTuple):
     tie: bool = False
 
 
-@dataclass(frozen=True)
-class Resolution:
+class Resolution(msgspec.Struct, frozen=True):
     """The answer for one slot: the winner, and every candidate's verdict with its reason."""
 
     slot: Slot[Any]
@@ -152,7 +155,8 @@ class Resolution:
         if not self.placings:
             return "no candidate is registered"
         if self.failure == "all-shadowed":
-            return f"all {len(self.placings)} candidates are shadowed: {self.selection}, which none of them is"
+            offered = plural(len(self.placings), "candidate")
+            return f"all shadowed ({offered}): {self.selection}, which nobody offers"
         rejected = next(p for p in self.placings if p.verdict == "rejected" and self._is_decisive(p))
         others = sum(self._is_decisive(placing) for placing in self.placings) - 1
         return f"{rejected.candidate.provider} is rejected: {rejected.reason}" + (
@@ -302,11 +306,9 @@ def _one_line(text: str) -> str:
 
 
 def _python_obstacle(wanted: str, host: Host) -> str | None:
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
-
     try:
-        met = SpecifierSet(wanted).contains(host.python_version, prereleases=True)
-    except InvalidSpecifier:
+        met = _is_within(host.python_version, wanted)
+    except ValueError:
         return f"python_version {wanted!r} is not a PEP 440 specifier"
     return None if met else f"needs Python {wanted}, this is {host.python_version}"
 
@@ -329,12 +331,17 @@ def _version_obstacle(text: str, host: Host, name: str, bounds: str) -> str | No
     version = host.installed(name)
     if version is None:
         return f"requires {text}: not installed"
-    if bounds:
-        from packaging.specifiers import SpecifierSet
+    return f"requires {text}: {version} is installed" if bounds and not _is_within(version, bounds) else None
 
-        if not SpecifierSet(bounds).contains(version, prereleases=True):
-            return f"requires {text}: {version} is installed"
-    return None
+
+def _is_within(version: str, bounds: str) -> bool:
+    """Say whether *version* is within *bounds*; raises ValueError when those are not PEP 440."""
+    least = re.fullmatch(_LEAST, bounds)
+    if least is not None:
+        return is_version(version) and bool(_version(version) >= _version(least["version"]))
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(bounds).contains(version, prereleases=True)
 
 
 def _quoted(requirements: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ from oneiric.core.manifest import (
     rows_of,
 )
 from oneiric.core.origin import Origins
+from oneiric.core.words import plural
 from oneiric.errors import ManifestError, TrustError
 
 MAX_SIGNATURES: Final = 16
@@ -198,7 +199,8 @@ def _signers(head: Manifest, reading: Reading, policy: TrustPolicy) -> tuple[str
     signers = _who_signed(signatures, keys, reading.signed)
     trusted = ", ".join(key.id for key in keys)
     if not signers:
-        what = f"none of the {len(signatures)} signatures is one of a trusted key ({trusted}) over these contents"
+        there = plural(len(signatures), "signature")
+        what = f"{there}, and none is one of a trusted key ({trusted}) over these contents"
         _refuse("signature", what, _SIGN_AGAIN)
     if len(signers) < policy.threshold:
         what = f"signed by {len(signers)} of the trusted keys ({', '.join(signers)}), and {policy.threshold} must sign"

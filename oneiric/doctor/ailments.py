@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.doctor.failures import (
     RESTART,
     Failure,
@@ -20,7 +21,7 @@ from oneiric.doctor.failures import (
 from oneiric.doctor.finding import Finding, Priority
 from oneiric.doctor.vitals import Offer, SlotVital, Vitals
 from oneiric.doctor.waits import allow_more, variant_of
-from oneiric.doctor.wording import cut, instant, plural
+from oneiric.doctor.wording import cut, instant
 
 QUARANTINED: Final = "quarantined since "
 """How the reason begins for which a provider in quarantine is rejected."""

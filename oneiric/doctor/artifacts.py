@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.doctor.finding import Finding
 from oneiric.doctor.vitals import Evidence, Happening, RemoteVital, Vitals
-from oneiric.doctor.wording import ago, cut, host_of, instant, plural, quoted
+from oneiric.doctor.wording import ago, cut, host_of, instant, quoted
 
 _HEALED: Final = 300.0
 """Seconds for which a wrong artifact that was replaced is still told of: the alert fires as long."""

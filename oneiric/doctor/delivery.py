@@ -11,10 +11,11 @@ from typing import Final
 
 import msgspec
 
+from oneiric.core.words import plural
 from oneiric.doctor import artifacts, network, refusals, signatures
 from oneiric.doctor.finding import Finding, Priority
 from oneiric.doctor.vitals import RemoteVital, Vitals
-from oneiric.doctor.wording import ago, app_file, cut, host_of, instant, plural, span
+from oneiric.doctor.wording import ago, app_file, cut, host_of, instant, span
 
 Rule = Callable[[Vitals, RemoteVital, str], Iterator[Finding]]
 """Yields what a synchronisation that failed for a reason means."""

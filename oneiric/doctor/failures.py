@@ -12,9 +12,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from oneiric.core.domain import DOMAINS
+from oneiric.core.words import plural
 from oneiric.doctor.finding import Priority
 from oneiric.doctor.vitals import Attempt, Happening, SlotVital, Vitals
-from oneiric.doctor.wording import ago, cut, instant, plural, quoted
+from oneiric.doctor.wording import ago, cut, instant, quoted
 
 RECENT: Final = 300.0
 """Seconds for which a failure counts: the window of the alerts."""
@@ -228,10 +229,8 @@ def of_slot(vitals: Vitals, slot: SlotVital, *events: str) -> tuple[Happening, .
     """Return which of *events* befell *slot* recently."""
     return tuple(
         one
-        for one in vitals.recent
-        if one.event in events
-        and (one.fields.get("domain"), one.fields.get("key")) == (slot.domain, slot.key)
-        and is_recent(vitals, one.at)
+        for one in vitals.by_slot.get((slot.domain, slot.key), ())
+        if one.event in events and is_recent(vitals, one.at)
     )
 
 

@@ -7,10 +7,11 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from oneiric.core.words import plural
 from oneiric.doctor.failures import RESTART
 from oneiric.doctor.finding import Finding, Priority
 from oneiric.doctor.vitals import MemorySample, ProcessVital, Vitals
-from oneiric.doctor.wording import instant, plural, size, span
+from oneiric.doctor.wording import instant, size, span
 
 GROWTH_BYTES: Final = 64 << 20
 """Bytes by which it must have grown: the boundary of OneiricMemoryGrowing, as is the next."""

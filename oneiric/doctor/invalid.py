@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.doctor.failures import RESTART
 from oneiric.doctor.finding import Finding
 from oneiric.doctor.vitals import Vitals
-from oneiric.doctor.wording import cut, instant, plural, quoted
+from oneiric.doctor.wording import cut, instant, quoted
 
 _SHOWN: Final = 10
 _PLACE: Final = re.compile(r"(.+?):([0-9]+)(?::[0-9]+)?: ")

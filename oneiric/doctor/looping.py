@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.doctor.failures import RECENT, failure_of, is_recent, of_slot, place, settings_file, swap_to
 from oneiric.doctor.finding import Finding
 from oneiric.doctor.vitals import Happening, SlotVital, Vitals
-from oneiric.doctor.wording import app_file, cut, instant, plural, quoted, span
+from oneiric.doctor.wording import app_file, cut, instant, quoted, span
 
 RAPID: Final = 20
 """Swaps of a slot in five minutes that are not too many: the boundary of OneiricRapidSwapping."""

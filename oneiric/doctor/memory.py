@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.doctor import growth, looping
 from oneiric.doctor.failures import RESTART, of_slot, place
 from oneiric.doctor.finding import Finding
 from oneiric.doctor.gather import gathered
 from oneiric.doctor.sizing import size_for
 from oneiric.doctor.vitals import ProcessVital, Residue, SlotVital, Vitals
-from oneiric.doctor.wording import cut, plural, size, span
+from oneiric.doctor.wording import cut, size, span
 
 MANY: Final = 100
 """Instances from which on OneiricActiveInstancesHigh fires."""

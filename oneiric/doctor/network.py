@@ -17,9 +17,9 @@ REASONS: Final = frozenset({"timeout", "connection", "dns", "tls", "http", "redi
 """The reasons of failed synchronisations that this scenario covers."""
 
 _STATUS: Final = re.compile(r"\bhttp: ([1-5]\d\d)\b")
-_PROXY: Final = re.compile(r"the proxy (\S+) answered|proxy variable of the environment|\bhttp: 407\b")
+_PROXY: Final = re.compile(r"\bthe proxy \S|proxy variable of the environment|\bhttp: 407\b")
 _URL: Final = re.compile(r"\bhttps?://[^\s'\"<>]+")
-_CONNECTED: Final = re.compile(r"broke off|cut in the middle|reset|the proxy")
+_CONNECTED: Final = re.compile(r"broke off|cut in the middle|reset")
 
 _TITLES: Final = {
     "dns": "the name of {what}'s host does not resolve",
@@ -81,21 +81,11 @@ def _variant(remote: RemoteVital, reason: str) -> str:
     error = remote.last_error
     if _PROXY.search(error):
         return "proxy"
-    proxy = proxy_for(remote)
-    if reason in ("dns", "timeout"):
-        return "proxy" if proxy and _names(error, host_of(proxy)) else reason
     if reason == "connection":
-        if proxy and not _CONNECTED.search(error):
-            return "proxy"
         return "connection refused" if "refused" in error.lower() else "connection"
     if reason == "http":
         return "http status" if _STATUS.search(error) else "http"
     return reason if reason in _TITLES else "connection"
-
-
-def _names(error: str, host: str) -> bool:
-    """Say whether *host* is whom the error is about: it is named where we say to whom we connected."""
-    return bool(host) and (f": {host}: " in error or f"nothing heard from {host} " in error)
 
 
 def is_over(remote: RemoteVital, reason: str) -> bool:

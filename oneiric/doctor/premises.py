@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.doctor.failures import Failure, failure_of
 from oneiric.doctor.finding import Finding
 from oneiric.doctor.vitals import Disk, ProcessVital, Vitals
-from oneiric.doctor.wording import cut, instant, plural, quoted, size, span
+from oneiric.doctor.wording import cut, instant, quoted, size, span
 
 LAG: Final = 1.0
 """Seconds by which the event loop may be late."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.doctor import ailments, delivery, invalid
 from oneiric.doctor.failures import (
     RECENT,
@@ -18,7 +19,7 @@ from oneiric.doctor.failures import (
 from oneiric.doctor.finding import Finding, Priority
 from oneiric.doctor.gather import gathered
 from oneiric.doctor.vitals import PluginVital, RemoteVital, SlotVital, Vitals
-from oneiric.doctor.wording import ago, cut, instant, plural, quoted
+from oneiric.doctor.wording import ago, cut, instant, quoted
 
 SUCCESS: Final = "PromQL: oneiric:resolution_success_rate_global:5m > 0.99"
 _SHOWN: Final = 10

@@ -75,6 +75,10 @@ def commands(vitals: Vitals, remote: RemoteVital, found: Verdict, sync: str) -> 
         yield from _incident(vitals, remote, found, sync)
         return
     file = app_file(vitals)
+    if found.variant == "key rotation":
+        yield from _strange_key(file, remote)
+        yield sync
+        return
     yield "oneiric remote-status"
     if found.variant == "tuf root":
         yield f"# {file}: compare remote.tuf_root with the root.json that the publisher gives you in another way"
@@ -82,15 +86,20 @@ def commands(vitals: Vitals, remote: RemoteVital, found: Verdict, sync: str) -> 
     elif found.variant == "no key configured":
         yield f"# {file}: set remote.public_key to the key that the publisher gives you in another way"
         yield "oneiric config check"
-    elif found.variant == "key rotation":
-        yield f"oneiric config show | grep {quoted('remote.public_key')}"
-        yield "# ask the publisher in another way: was the key rotated? if not, tell the security team at once"
-        claimed = ", ".join(filter(None, remote.claimed_keys))
-        yield f"# {file}: add the publisher's new key ({claimed}) to remote.public_keys"
     else:
         yield "# until the publisher explains it take it for an attack: tell the security team"
         yield f"# the publisher: {_signing(found.variant)}"
     yield sync
+
+
+def _strange_key(file: str, remote: RemoteVital) -> Iterator[str]:
+    claimed = ", ".join(filter(None, remote.claimed_keys))
+    yield f"# ask the publisher in another way than the manifest came by: is {claimed} a key of yours?"
+    yield "# until the answer is yes take it for an attack: tell the security team, and change no key"
+    yield "oneiric remote-status"
+    yield f"oneiric config show | grep {quoted('remote.public_key')}"
+    yield "# adding an unknown key trusts whoever signed: what a thief signs would run here"
+    yield f"# {file}: only after that answer, add {claimed}, as the publisher hands it to you, to remote.public_keys"
 
 
 def _signing(variant: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.doctor.ailments import wards_of
 from oneiric.doctor.failures import (
     AFTER_SWAP,
@@ -31,7 +32,7 @@ from oneiric.doctor.finding import Finding
 from oneiric.doctor.gather import gathered
 from oneiric.doctor.vitals import Happening, Residue, SlotVital, Vitals
 from oneiric.doctor.waits import allow_more, seen, variant_of
-from oneiric.doctor.wording import app_file, cut, instant, plural, span
+from oneiric.doctor.wording import app_file, cut, instant, span
 
 SLOW: Final = 10.0
 """Seconds that a swap may take: the boundary of OneiricSwapDurationHigh."""

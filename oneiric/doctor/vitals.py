@@ -5,7 +5,9 @@ Instants are aware UTC, durations seconds, sizes bytes. Nothing here holds a sec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -191,7 +193,7 @@ class ProcessVital(_Vital, frozen=True):
     watch: str = "on"
 
 
-class Vitals(_Vital, frozen=True):
+class Vitals(_Vital, frozen=True, dict=True):
     """Everything, at one moment. ``process`` is None when no daemon answers; ``unreachable`` says why if one should.
 
     ``settings``, ``cache_dir`` and ``state_dir`` are the directories, as an operator types them.
@@ -209,6 +211,14 @@ class Vitals(_Vital, frozen=True):
     process: ProcessVital | None = None
     unreachable: str = ""
     recent: tuple[Happening, ...] = ()
+
+    @cached_property
+    def by_slot(self) -> Mapping[tuple[Any, Any], tuple[Happening, ...]]:
+        """What happened, by the domain and the key it happened to: so many slots would each read it all."""
+        found: dict[tuple[Any, Any], list[Happening]] = {}
+        for one in self.recent:
+            found.setdefault((one.fields.get("domain"), one.fields.get("key")), []).append(one)
+        return {place: tuple(happenings) for place, happenings in found.items()}
 
     def since(self, seconds: float, *events: str) -> tuple[Happening, ...]:
         """Return what happened in the last *seconds*; of *events* only, when they are named."""

@@ -38,11 +38,6 @@ def size(number: int) -> str:
     return f"{number} bytes"
 
 
-def plural(number: int, noun: str) -> str:
-    """Return *number* of *noun*."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def cut(text: str) -> str:
     """Return the beginning of *text*, in one line."""
     line = " ".join(text.split())

@@ -49,17 +49,18 @@ class ForeignCalls:
 
     def __init__(self) -> None:
         self._running: set[_Call] = set()
+        self._given_up: set[_Call] = set()  # those of them that are abandoned: few, where thousands may run
         self._tasks: set[Any] = set()
         self._ended = anyio.Event()
 
     @property
     def abandoned(self) -> int:
         """How many calls were given up and still run."""
-        return sum(call.abandoned for call in self._running)
+        return len(self._given_up)
 
     def stuck(self, owner: object) -> int:
         """Return how many calls of *owner* were given up and still run."""
-        return sum(call.abandoned and call.owner == owner for call in self._running)
+        return sum(call.owner == owner for call in self._given_up)
 
     async def settle(self, *, until: float) -> int:
         """Wait for the calls under way, at most until the instant *until*; return how many still run."""
@@ -111,10 +112,12 @@ class ForeignCalls:
         """Give *call* up: its caller was cancelled or its time is up."""
         call.abandoned = True
         if not call.done.is_set():
+            self._given_up.add(call)
             if not call.in_thread:
                 call.cancel()
         elif call.error is None and late is not None:  # it ended in the very turn in which its caller was cancelled
             self._running.add(call)
+            self._given_up.add(call)
             self._spawn(lambda: self._hand_over(call, late))
 
     async def _hand_over(self, call: _Call, late: Late) -> None:
@@ -125,6 +128,7 @@ class ForeignCalls:
 
     def _end(self, call: _Call) -> None:
         self._running.discard(call)
+        self._given_up.discard(call)
         self._ended.set()
 
     async def _drive(self, call: _Call, function: Callable[..., Any], arguments: Any, late: Late | None) -> None:

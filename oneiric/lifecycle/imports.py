@@ -23,6 +23,6 @@ def import_factory(path: str) -> Callable[..., Any]:
     """Return the factory that *path* names; raises TypeError when it cannot be called."""
     found = import_object(path)
     if not callable(found):
-        raise TypeError(f"{path} is a {type(found).__name__}, not something to call")
+        raise TypeError(f"{path} is of type {type(found).__name__}, not something to call")
     factory: Callable[..., Any] = found
     return factory

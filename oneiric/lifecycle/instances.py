@@ -14,6 +14,7 @@ import anyio
 
 from oneiric.core.candidate import Slot
 from oneiric.core.config import LifecycleSettings
+from oneiric.core.words import plural
 from oneiric.errors import ActivationError, ConfigError
 from oneiric.lifecycle import factory
 from oneiric.lifecycle.foreign import ForeignCalls
@@ -188,7 +189,7 @@ class Instances:
             await instance.wait_idle()
         if instance.held:
             limit = self.timeouts.drain_timeout
-            text = f"{instance.held} leases are still held after {limit:g} s; closed when they end"
+            text = f"{plural(instance.held, 'lease')} still held after {limit:g} s; closed when the last ends"
             self.report_leak(instance, text)
             told(f"{instance.provider}: {text}")
             await instance.wait_idle()
@@ -299,7 +300,7 @@ class Instances:
 def still_held(instance: Instance, limit: float) -> ActivationError:
     """Return why nothing can be built beside *instance*, which is exclusive and did not drain."""
     return ActivationError(
-        f"{instance.provider} is exclusive and {instance.held} leases are still held after {limit:g} s",
+        f"{instance.provider} is exclusive, with {plural(instance.held, 'lease')} still held after {limit:g} s",
         reason="timeout",
         hint="see who holds them: oneiric status; or raise lifecycle.drain_timeout",
     )

@@ -102,7 +102,7 @@ class Instance:
 class LiveSlot:
     """One slot in use. ``serving`` is what a new caller gets at once; None sends the caller to ``wait_serving``.
 
-    ``granted`` and ``refusals`` count the leases given, and those that failed by why, until someone gathers them.
+    ``granted`` counts the leases given until someone gathers them.
     """
 
     def __init__(self, slot: Slot[Any], activate: Callable[[LiveSlot], Awaitable[None]], token: Any) -> None:
@@ -118,7 +118,6 @@ class LiveSlot:
         self.thread = threading.get_ident()
         self.granted = 0
         self.thread_granted = 0
-        self.refusals: Counter[str] = Counter()
         self.automatic: deque[float] = deque(maxlen=1000)
         self.pooled: Instance | None = None
         self.pulse = Pulse()
@@ -138,6 +137,12 @@ class LiveSlot:
     def is_wanted(self) -> bool:
         """Whether someone wants the slot filled: it is, it is about to be, or the last attempt to fill it failed."""
         return self.current is not None or self.state in (State.FAILED, State.ACTIVATING, State.SWAPPING)
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to tell of the slot: no attempt ever built for it, and no operator stopped it."""
+        idle = self.state is State.INACTIVE and not self.queue.working
+        return idle and self.activity is Activity.OPEN and not self.history
 
     def step(self, step: Step) -> None:
         """Move along the state table."""
@@ -183,11 +188,7 @@ class LiveSlot:
         if self.state is State.SWAPPING:  # an exclusive instance gave way: its successor comes, or itself again
             await self.wait_change()
         elif self.current is None:
-            try:
-                await self._activate(self)
-            except OneiricError as error:
-                self.refusals[why_unresolved(error)] += 1
-                raise
+            await self._activate(self)
 
     def take_granted(self) -> int:
         """Return how many leases were given since the last call; run it in the event loop."""

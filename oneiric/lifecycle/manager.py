@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.from_thread
@@ -20,7 +21,8 @@ from oneiric.core.budget import wait_before
 from oneiric.core.candidate import Slot
 from oneiric.core.config import LifecycleSettings, SlotSettings
 from oneiric.core.domain import DOMAINS
-from oneiric.core.states import Step
+from oneiric.core.states import Activity, Step
+from oneiric.core.words import plural
 from oneiric.errors import OneiricError, SlotUnavailableError
 from oneiric.lifecycle.exchange import Exchange
 from oneiric.lifecycle.hooks import Hooks
@@ -46,6 +48,8 @@ class Manager:
         scrub: removes secrets from what foreign code said, before anyone is told.
         committed: runs at each commit, before the next attempt on the slot may begin; says what it could not do, or "".
         settings: how a slot is swapped.
+        is_known: says whether a slot is registered or configured; of others nothing is kept that nobody needs.
+        refused: hears of each caller who got no instance, and why.
     """
 
     def __init__(
@@ -60,9 +64,12 @@ class Manager:
         scrub: Callable[[str], str] = str,
         committed: Callable[[Slot[Any], SwapRequest, bool], Awaitable[str]] = _nothing_to_do,
         settings: Callable[[Slot[Any]], SlotSettings] = lambda _slot: SlotSettings(),
+        is_known: Callable[[Slot[Any]], bool] = lambda _slot: False,
+        refused: Callable[[Slot[Any], OneiricError], None] = lambda _slot, _error: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.slots: dict[Slot[Any], LiveSlot] = {}
+        self._held: WeakValueDictionary[Slot[Any], LiveSlot] = WeakValueDictionary()  # also by leases and proxies alone
         self.instances = Instances(timeouts=timeouts, emit=emit, offers=offers, scrub=scrub, now=now)
         self.hooks = Hooks(self.instances.calls, settings)
         self._exchange = Exchange(
@@ -79,6 +86,8 @@ class Manager:
         self._tasks = tasks
         self._emit = emit
         self._committed = committed
+        self._is_known = is_known
+        self._refused = refused
         self._now = now
         self._token = anyio.lowlevel.current_token()
         self._thread = threading.get_ident()
@@ -98,16 +107,25 @@ class Manager:
     # Slots and leases
 
     def live(self, slot: Slot[Any]) -> LiveSlot:
-        """Return the live slot for *slot*, made at the first question."""
+        """Return the live slot for *slot*: one and the same for as long as anybody holds it."""
         try:
             return self.slots[slot]
         except KeyError:
             if threading.get_ident() != self._thread:  # two threads must not make two of one slot
                 return anyio.from_thread.run_sync(self.live, slot, token=self._token)
-            made = self.slots[slot] = LiveSlot(slot, self.activate, self._token)
-            if self._closing:
-                made.step(Step.STOP)
-            return made
+            live = self._held.get(slot)
+            if live is None:
+                live = self._held[slot] = LiveSlot(slot, self.activate, self._token)
+                if self._closing:
+                    live.step(Step.STOP)
+            return live
+
+    def _settle(self, live: LiveSlot) -> None:
+        """Keep *live* while there is something to tell of it; else it is kept by its leases and proxies, if any."""
+        if live.is_blank and not self._is_known(live.slot):
+            self.slots.pop(live.slot, None)
+        else:
+            self.slots[live.slot] = live
 
     async def activate(self, live: LiveSlot) -> None:
         """Bring the slot, which has none, an instance; all who ask at once share one attempt and its outcome."""
@@ -117,6 +135,7 @@ class Manager:
         while live.current is None and not attempt.done.is_set():  # another attempt may bring one before this one does
             await live.wait_change()
         if live.current is None and attempt.error is not None:
+            self._refused(live.slot, attempt.error)
             raise attempt.error
 
     async def swap(self, slot: Slot[Any], request: SwapRequest) -> SwapReport:
@@ -134,6 +153,7 @@ class Manager:
         attempt = live.queue.put(request)
         if not live.queue.working:
             live.queue.working = True
+            self._settle(live)
             self._tasks.start_soon(self._work, live)
         return attempt
 
@@ -148,6 +168,7 @@ class Manager:
                 await self._run(live, attempt)
         finally:
             live.queue.working = False
+            self._settle(live)
 
     async def _within_budget(self, live: LiveSlot, attempt: Attempt) -> bool:
         """Wait until the slot may swap by itself once more; return false when *attempt* is no longer next.
@@ -223,6 +244,18 @@ class Manager:
 
     # Operators
 
+    def admit(self, slot: Slot[Any], activity: Activity, note: str = "") -> None:
+        """Allow new leases on *slot* or stop them."""
+        live = self.live(slot)
+        live.admit(activity, note)
+        self._settle(live)
+
+    def recall(self, record: SwapRecord) -> None:
+        """Take in a swap of an earlier process."""
+        live = self.live(record.slot)
+        live.history.append(record)
+        self._settle(live)
+
     async def probe(self, slot: Slot[Any]) -> Health | None:
         """Ask the live instance of *slot* whether it is healthy; None when it has none."""
         live = self.slots.get(slot)
@@ -278,7 +311,7 @@ class Manager:
         with anyio.move_on_at(drain_until):
             await instance.wait_idle()
         if instance.held:
-            text = f"{instance.held} leases are held while the runtime closes; closed all the same"
+            text = f"{plural(instance.held, 'lease')} held while the runtime closes; closed all the same"
             self.instances.report_leak(instance, text)
         remaining = max(1.0, close_until - anyio.current_time())
         limit = min(remaining, self.timeouts.cleanup_timeout)

@@ -11,10 +11,9 @@ from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from oneiric.core.domain import DOMAINS
+from oneiric.observability.kinds import Group, Kind
 
 Level = Literal["debug", "info", "warning", "error"]
-Kind = Literal["counter", "gauge", "histogram"]
-Group = Literal["resolution", "lifecycle", "remote", "settings", "process"]
 
 
 class Event(NamedTuple):
@@ -106,6 +105,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             ),
             Event("config-held", "warning", ("setting", "error"), "a setting takes effect only at a restart"),
             Event("plugin-failed", "error", ("plugin", "distribution", "error"), "a plugin was kept out"),
+            Event("plugin-unmatched", "warning", ("plugin", "error"), "plugins.disabled names what is not installed"),
             Event("control-request", "info", ("verb", "target", "uid", "pid", "outcome"), "someone used the socket"),
             Event("state-degraded", "error", ("error",), "the state directory cannot be written; nothing is lost yet"),
             Event("state-discarded", "error", ("file", "error"), "unreadable state was moved aside"),

@@ -91,7 +91,7 @@ _OWN: Final[Mapping[str, Mapping[str, Any]]] = {
     "instance-leaked": {
         "provider": "memory",
         "instance_id": "adapter/cache#1",
-        "error": "a lease is still held after 30 s",
+        "error": "1 lease still held after 30 s; closed when the last ends",
     },
     "library-log": {"exception": "Traceback (most recent call last): ..."},
     "metrics-export-failed": {
@@ -99,6 +99,7 @@ _OWN: Final[Mapping[str, Mapping[str, Any]]] = {
         "failures": 1,
     },
     "plugin-failed": {"error": "ImportError(ModuleNotFoundError): No module named 'shop'"},
+    "plugin-unmatched": {"plugin": "shpo", "error": "plugins.disabled names it, and nothing is called that"},
     "remote-restore-failed": {"error": "manifest: ManifestError: the manifest expired", "reason": "expired"},
     "remote-sync-error": {"error": f"connection: {_URL}: connection refused", "reason": "connection"},
     "remote-sync-skipped": {"reason": "circuit-open"},

@@ -15,8 +15,9 @@ from typing import Final, get_args
 
 import yaml
 
-from oneiric.observability.catalog import EVENTS, METRICS, OTHER, Event, Group, Metric
+from oneiric.observability.catalog import EVENTS, METRICS, OTHER, Event, Metric
 from oneiric.observability.examples import example
+from oneiric.observability.kinds import Group
 from oneiric.observability.logs import Reporter, to_stream
 from oneiric.observability.meters import KEYS, PROVIDERS, Meters, Sample
 

@@ -8,14 +8,16 @@ is a row of the report.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from oneiric.core.candidate import Candidate
 from oneiric.core.config import PluginsSettings
@@ -26,6 +28,7 @@ from oneiric.lifecycle.imports import import_object
 from oneiric.observability.describe import describe
 
 GROUPS: Final = tuple(domain.group for domain in DOMAINS.values())
+_OURS: Final = "oneiric."  # what each of them begins with
 MOST_CANDIDATES: Final = 10_000
 """How many one entry point may offer; a generator that never ends would fill the memory."""
 
@@ -42,9 +45,13 @@ class EntryPoint(NamedTuple):
     def __str__(self) -> str:
         return f"{self.distribution}:{self.name}"
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What settings may call it."""
+        return frozenset({self.name, self.distribution, str(self)})
 
-@dataclass(frozen=True)
-class Plugin:
+
+class Plugin(msgspec.Struct, frozen=True):
     """One entry point and what became of it: its candidates, or the error that kept it out."""
 
     entry_point: EntryPoint
@@ -63,10 +70,15 @@ def selected(settings: PluginsSettings, path: Sequence[str]) -> tuple[Plugin, ..
     if not settings.enabled:
         return ()
     disabled = set(settings.disabled)
-    return tuple(
-        Plugin(entry, disabled=bool({entry.name, entry.distribution, str(entry)} & disabled))
-        for entry in sorted(set(entry_points(path)))
-    )
+    return tuple(Plugin(entry, disabled=bool(entry.names & disabled)) for entry in sorted(set(entry_points(path))))
+
+
+def unmatched(settings: PluginsSettings, plugins: Iterable[Plugin]) -> tuple[str, ...]:
+    """Return the names in ``plugins.disabled`` that none of *plugins*, which are all there are, is called by."""
+    if not settings.enabled:
+        return ()
+    known = frozenset[str]().union(*(plugin.entry_point.names for plugin in plugins))
+    return tuple(name for name in dict.fromkeys(settings.disabled) if name not in known)
 
 
 def discover(
@@ -86,7 +98,7 @@ def registered(plugins: Iterable[Plugin]) -> tuple[Registry, tuple[Plugin, ...]]
             registry = registry.with_source(plugin.source, plugin.candidates)
             kept.append(plugin)
         except OneiricError as error:
-            kept.append(replace(plugin, candidates=(), error=str(error)))
+            kept.append(msgspec.structs.replace(plugin, candidates=(), error=_in_one_line(error)))
     return registry, tuple(kept)
 
 
@@ -110,19 +122,23 @@ def load(entry: EntryPoint) -> Plugin:
             offered = offered()
         return Plugin(entry, _checked(entry, offered))
     except OneiricError as error:
-        return Plugin(entry, error=str(error))
+        return Plugin(entry, error=_in_one_line(error))
     except BaseException as error:  # the plugin's code ran: it may raise anything, or try to exit
         return Plugin(entry, error=describe(error))
+
+
+def _in_one_line(error: OneiricError) -> str:
+    return "; ".join(str(error).splitlines())
 
 
 def _checked(entry: EntryPoint, offered: Any) -> tuple[Candidate[Any], ...]:
     candidates = (offered,) if isinstance(offered, Candidate) else offered
     if not isinstance(candidates, Iterable) or isinstance(candidates, str | bytes):
-        raise TypeError(f"{entry.value} is a {type(offered).__name__}, not a Candidate or an iterable of them")
+        raise TypeError(f"{entry.value} is of type {type(offered).__name__}, not a Candidate or an iterable of them")
     checked: list[Candidate[Any]] = []
     for candidate in candidates:
         if not isinstance(candidate, Candidate):
-            raise TypeError(f"{entry.value} offers a {type(candidate).__name__}, not a Candidate")
+            raise TypeError(f"{entry.value} offers what is of type {type(candidate).__name__}, not a Candidate")
         if DOMAINS[candidate.slot.domain].group != entry.group:
             raise TypeError(f"{entry.value} is in group {entry.group} but offers {candidate.slot}")
         if len(checked) == MOST_CANDIDATES:
@@ -145,12 +161,14 @@ def entry_points(path: Sequence[str]) -> Iterator[EntryPoint]:
 
 def _in_directory(directory: Path) -> Iterator[tuple[str, str, str]]:
     try:
-        names = sorted(name.name for name in directory.iterdir() if name.suffix == ".dist-info")
+        # Paths for all that lies about in a site directory would take longer than reading what is of use.
+        names = sorted(name for name in os.listdir(directory) if os.path.splitext(name)[1] == ".dist-info")  # noqa: PTH122, PTH208
     except OSError:
         return
     for name in names:
         try:
-            text = (directory / name / "entry_points.txt").read_text("utf-8")
+            with open(f"{directory}/{name}/entry_points.txt", encoding="utf-8") as file:  # noqa: PTH123
+                text = file.read()
         except (OSError, UnicodeDecodeError):
             continue
         distribution, _, version = name.removesuffix(".dist-info").partition("-")
@@ -178,6 +196,8 @@ def _elsewhere(directory: Path) -> Iterator[tuple[str, str, str]]:
 
 def _parse(text: str, distribution: str, version: str) -> Iterator[EntryPoint]:
     group = ""
+    if _OURS not in text:  # as in nearly all
+        return
     for line in (raw.strip() for raw in text.splitlines()):
         if line.startswith("["):
             group = line[1:-1].strip()

@@ -193,7 +193,7 @@ class Fetcher:
                 has_begun = True
                 return await self._take(response, url, transfer, asked="If-None-Match" in headers)
         except httpx2.TimeoutException as error:
-            what = f"nothing heard from {route.connecting_to} for {self._idle_timeout:g} s"
+            what = f"nothing heard from {route.peer} for {self._idle_timeout:g} s"
             raise failure("timeout", url, what) from error
         except httpx2.InvalidURL as error:  # ours was looked at before, so it is that of a redirect
             raise failure("redirect", url, "leads to something that is no URL") from error

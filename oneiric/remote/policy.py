@@ -7,6 +7,7 @@ from pathlib import Path
 from oneiric.core.config import RemoteSettings
 from oneiric.core.keys import TrustedKey, parse_key
 from oneiric.core.trust import TrustPolicy
+from oneiric.core.words import plural
 from oneiric.errors import ConfigError, Problem
 
 _LIMIT_BYTES = 65_536
@@ -30,7 +31,7 @@ def trust_policy(settings: RemoteSettings) -> TrustPolicy:
             what = f"{_shown(text)}: {getattr(error, 'strerror', None) or 'is no text'}"
             problems.append(Problem("remote.public_key", what, "the path of a file that can be read"))
     if keys and settings.signature_threshold > len(keys):
-        what = f"signature_threshold is {settings.signature_threshold}, and there are {len(keys)} distinct keys"
+        what = f"signature_threshold is {settings.signature_threshold}, with {plural(len(keys), 'distinct key')}"
         problems.append(Problem("remote.signature_threshold", what, f"at most {len(keys)}"))
     if problems:
         raise ConfigError(*problems)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from oneiric.core.manifest import Manifest
+from oneiric.core.words import plural
 from oneiric.errors import ManifestError, OneiricError
 from oneiric.observability.describe import describe
 
@@ -44,7 +45,8 @@ class SyncReport:
         if self.outcome == "unchanged":
             return f"{self.url}: {self.source}{version} is unchanged"
         verb = "would be accepted" if self.dry_run else "accepted"
-        return f"{self.url}: {self.source}{version} {verb}: {self.entries} entries, {self.fetched} artifacts fetched"
+        entries, artifacts = plural(self.entries, "entry", "entries"), plural(self.fetched, "artifact")
+        return f"{self.url}: {self.source}{version} {verb}: {entries}, {artifacts} fetched"
 
 
 def report_of(manifest: Manifest, outcome: Outcome, url: str, *, warnings: tuple[str, ...] = ()) -> SyncReport:

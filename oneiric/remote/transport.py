@@ -63,15 +63,28 @@ class Route:
         self._url = url
         self._host = httpx2.URL(url).raw_host.decode("ascii")
         self._stream: Any = None
-        self.connecting_to = self._host
+        self.peer = self._host
+        """Whom it connects to: the host of the URL, or ``the proxy`` and where that is."""
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether a proxy stands between; who named the host of the URL as its proxy is taken to ask it directly."""
+        return self.peer != self._host
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether somebody took the connection."""
+        return self._stream is not None
 
     async def __call__(self, event: str, details: dict[str, Any]) -> None:
         """Take one of httpx2's trace events; raises FetchError before anything is sent to a forbidden peer."""
         if event == "connection.connect_tcp.started":
-            self.connecting_to = str(details["host"])
+            host, port = str(details["host"]), details["port"]
+            if host != self._host:
+                self.peer = f"the proxy {f'[{host}]' if ':' in host else host}:{port}"
         elif event == "connection.connect_tcp.complete":
             self._stream = details["return_value"]
-            if self.connecting_to == self._host:  # a proxy is the operator's choice, and looks up names itself
+            if not self.is_proxied:  # a proxy is the operator's choice, and looks up names itself
                 peer = self._stream.get_extra_info("server_addr")
                 if peer is None:  # reset already; whom we would have sent to cannot be told
                     raise failure("connection", self._url, "reset as soon as it was made")
@@ -118,7 +131,9 @@ def translate(error: Exception, url: str, route: Route, *, has_begun: bool) -> F
     causes = list(_causes(error))
     told = (_tell(cause, route, is_handshake=isinstance(error, httpx2.ConnectError)) for cause in causes)
     reason, what = next(filter(None, told), ("connection", _lower(str(error) or type(error).__name__)))
-    if reason == "connection" and has_begun:
+    if reason == "connection" and route.is_proxied and not route.is_connected:
+        what = f"{route.peer}: {what}"
+    elif reason == "connection" and has_begun:
         what = f"the answer broke off: {what}"
     elif reason == "connection" and type(causes[-1]).__module__.startswith("h11"):
         reason, what = "http", f"the answer is malformed: {what}"
@@ -129,7 +144,7 @@ def _tell(cause: BaseException, route: Route, *, is_handshake: bool) -> tuple[st
     """Return category and words for a cause we know."""
     match cause:
         case socket.gaierror():
-            told = "dns", f"{route.connecting_to}: {_lower(cause.strerror or 'does not resolve')}; no connection"
+            told = "dns", f"{route.peer}: {_lower(cause.strerror or 'does not resolve')}; no connection"
         case ssl.SSLCertVerificationError():
             told = "tls", _lower(cause.verify_message)
         case ssl.SSLEOFError():
@@ -138,7 +153,7 @@ def _tell(cause: BaseException, route: Route, *, is_handshake: bool) -> tuple[st
             words = _lower((cause.reason or str(cause)).replace("_", " ").lower())
             told = "tls" if is_handshake else "connection", words
         case httpx2.ProxyError():
-            told = "connection", f"the proxy {route.connecting_to} answered {_lower(str(cause))}"
+            told = "connection", f"{route.peer} answered {_lower(str(cause))}"
         case OSError(errno=int(number)):
             told = "connection", os.strerror(number).lower()
         case _:

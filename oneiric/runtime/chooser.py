@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
 from anyio import to_thread
+from msgspec.structs import replace
 
 from oneiric.config.host import this_host
 from oneiric.config.loader import Bars, policy
@@ -20,6 +20,8 @@ from oneiric.core.config import Settings
 from oneiric.core.reconcile import Build
 from oneiric.core.registry import Registry
 from oneiric.core.resolution import Bar, Policy, Resolution, resolve
+from oneiric.errors import OneiricError
+from oneiric.lifecycle.live import why_unresolved
 from oneiric.lifecycle.reports import Choice
 from oneiric.observability.logs import Reporter
 from oneiric.runtime.decisions import Decisions
@@ -150,6 +152,12 @@ class Chooser:
         if answer is not None:
             return answer.resolution
         return self._unfilled.get(slot) or resolve(self.registry, self.policy, slot)
+
+    def refused(self, slot: Slot[Any], error: OneiricError) -> None:
+        """Count a caller of *slot* who got no instance, when it is *error* that says why."""
+        reason = why_unresolved(error)
+        if reason:
+            self._tally.add(slot, reason, known=self.is_known(slot))
 
     def is_known(self, slot: Slot[Any]) -> bool:
         """Say whether *slot* is registered or configured."""

@@ -74,14 +74,9 @@ class Measure:
         """Put into the meters what was resolved since the last time."""
         self._chooser.gather()
         for slot, live in tuple(self._manager.slots.items()):
-            known = self._chooser.is_known(slot)
             granted = live.take_granted()
             if granted:
-                self._tally.add(slot, "", granted, known=known)
-            for reason, times in live.refusals.items():
-                if reason:
-                    self._tally.add(slot, reason, times, known=known)
-            live.refusals.clear()
+                self._tally.add(slot, "", granted, known=self._chooser.is_known(slot))
 
     def _tell(self, slot: Slot[Any], times: int) -> None:
         """Report that *slot* was resolved *times* times: one line for all of them."""

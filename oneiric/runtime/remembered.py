@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from oneiric.core.candidate import Slot
 from oneiric.core.resolution import Selection
 from oneiric.core.states import Activity
-from oneiric.lifecycle.reports import SwapRecord
+from oneiric.lifecycle.reports import HISTORY, SwapRecord
 
 
 class Pin(NamedTuple):
@@ -43,3 +43,7 @@ class Remembered(NamedTuple):
     activities: dict[Slot[Any], StoredActivity]
     history: tuple[SwapRecord, ...] = ()
     discarded: str = ""
+
+    def swaps(self, slot: Slot[Any]) -> tuple[SwapRecord, ...]:
+        """Return the last swaps of *slot*, as many as are kept at hand."""
+        return tuple(record for record in self.history if record.slot == slot)[-HISTORY:]

@@ -131,6 +131,8 @@ class Runtime:
             scrub=self.emit.scrub,
             committed=self._committed,
             settings=lambda slot: self.settings.slot_settings(*slot),
+            is_known=self._chooser.is_known,
+            refused=self._chooser.refused,
         )
         self._live = self._manager.slots
         self._answers = self._chooser.answers
@@ -150,9 +152,9 @@ class Runtime:
         if remembered.discarded:
             self.emit("state-discarded", file=remembered.discarded.partition(":")[0], error=remembered.discarded)
         for record in remembered.history:
-            self._manager.live(record.slot).history.append(record)
+            self._manager.recall(record)
         for slot, stored in remembered.activities.items():
-            self._manager.live(slot).admit(stored.activity, stored.note)
+            self._manager.admit(slot, stored.activity, stored.note)
         await self._chooser.take_over(self.settings)
         await self._discover(self.settings.app.plugins)
         registry = self._chooser.registry
@@ -287,7 +289,7 @@ class Runtime:
 
     async def set_activity(self, slot: Slot[Any], activity: Activity, *, note: str = "", by: str = "program") -> str:
         """Allow or stop new leases on *slot*; returns "" or why the next start will not know."""
-        self._manager.live(slot).admit(activity, note)
+        self._manager.admit(slot, activity, note)
         self.emit("activity-changed", domain=slot.domain, key=slot.key, activity=activity.value, note=note, by=by)
         stored = StoredActivity(activity, note, by, datetime.now(UTC))
         return await self._journal.write(lambda store: store.set_activity(slot, stored))
@@ -415,6 +417,8 @@ class Runtime:
             if plugin.error:
                 name, distribution = plugin.entry_point.name, plugin.entry_point.distribution
                 self.emit("plugin-failed", plugin=name, distribution=distribution, error=plugin.error)
+        for name in discovery.unmatched(settings, self._plugins):
+            self.emit("plugin-unmatched", plugin=name, error="plugins.disabled names it, and nothing is called that")
 
     # Report
 
@@ -422,9 +426,15 @@ class Runtime:
         """Return every metric of this runtime: what was counted, and what is true now."""
         return await self._measure.read()
 
-    def snapshot(self) -> Snapshot:
-        """Return everything there is to know now, as a value."""
-        slots = sorted({*self._chooser.registry.by_slot, *self._live})
+    def snapshot(self, *, domain: str | None = None, key: str | None = None) -> Snapshot:
+        """Return everything there is to know now, as a value; of slots only those of *domain* and *key*, if given."""
+        offered = self._chooser.registry.by_slot
+        if domain is not None and key is not None:
+            slot = Slot[Any](domain, key)
+            slots = [slot] if slot in offered or slot in self._live else []
+        else:
+            known = {*offered, *self._live}
+            slots = sorted(slot for slot in known if domain in (None, slot.domain) and key in (None, slot.key))
         return Snapshot(
             live=True,
             registry=self._chooser.registry,

@@ -6,15 +6,15 @@ Imports no engine: with no daemon the command line fills one from settings and p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from oneiric.core.candidate import Slot
 from oneiric.core.registry import Registry
 from oneiric.core.resolution import Policy, Resolution, resolve
 from oneiric.core.states import State, shown
-from oneiric.lifecycle.reports import HISTORY
 
 if TYPE_CHECKING:
     from oneiric.lifecycle.reports import Health, Leak, SwapRecord
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from oneiric.runtime.remembered import Pin, Remembered
 
 
-@dataclass(frozen=True)
-class SlotRecord:
+class SlotRecord(msgspec.Struct, frozen=True):
     """One slot: who should fill it (``resolution``), who does (``provider``), and how that came about."""
 
     slot: Slot[Any]
@@ -38,14 +37,13 @@ class SlotRecord:
     leaks: tuple[Leak, ...] = ()
     instances: int = 0
     memory_bytes: int = 0
-    outcomes: Mapping[str, int] = field(default_factory=dict)
+    outcomes: Mapping[str, int] = {}
     last_error: str = ""
     health: Health | None = None
     history: tuple[SwapRecord, ...] = ()
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """All slots with a candidate or an instance, and what decides between candidates. ``live`` is false from disk."""
 
     live: bool
@@ -70,7 +68,6 @@ def from_disk(
     """Return what would be, were a daemon running: every slot resolved, none active, with what the last one left."""
     pins = remembered.pins if remembered is not None else {}
     activities = remembered.activities if remembered is not None else {}
-    history = remembered.history if remembered is not None else ()
     records = tuple(
         SlotRecord(
             slot,
@@ -78,7 +75,7 @@ def from_disk(
             state=shown(State.INACTIVE, activities[slot].activity) if slot in activities else State.INACTIVE,
             pin=pins.get(slot),
             note=activities[slot].note if slot in activities else "",
-            history=tuple(record for record in history if record.slot == slot)[-HISTORY:],
+            history=remembered.swaps(slot) if remembered is not None else (),
         )
         for slot in registry.slots()
     )

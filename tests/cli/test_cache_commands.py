@@ -241,7 +241,7 @@ def test_quarantined_artifact_is_listed_by_its_name(cached: Cached, typed: Typin
 def test_prune_removes_what_no_manifest_names_and_nothing_else(cached: Cached, typed: Typing) -> None:
     (cached.artifacts / NOT_NAMED).write_bytes(b"old")
     answer = typed("cache", "prune")
-    assert (answer.code, answer.out) == (0, f"removed {NOT_NAMED}\n1 artifacts removed, 3 bytes freed\n")
+    assert (answer.code, answer.out) == (0, f"removed {NOT_NAMED}\n1 artifact removed, 3 bytes freed\n")
     assert [path.name for path in cached.artifacts.iterdir()] == [cached.name]
 
 

@@ -157,7 +157,7 @@ def test_sign_refuses_a_bad_entry_by_its_place_and_writes_nothing(typed: Typing)
     Path("m.json").write_text(json.dumps(bare(entries=[entry(1), entry(2, priority="high")])))
     answer = sign(typed, "-i", "m.json", "-o", "out.json")
     assert (answer.code, Path("out.json").exists()) == (1, False)
-    assert "m.json: entry: entries[1].priority: expected int, got str" in answer.err
+    assert "m.json: entry: entries[1].priority: expected a whole number, found text" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from oneiric.api.metrics_view import metrics_document
 from oneiric.cli import metrics, readout
 from oneiric.cli.desk import document
 from oneiric.cli.readout import Readout
-from oneiric.observability.catalog import METRICS, Group
+from oneiric.observability.catalog import METRICS
+from oneiric.observability.kinds import Group
 from oneiric.observability.meters import Meters, Reading, Sample, Spread
 from tests.cli.conftest import Typing
 from tests.harness.daemon import Daemon, oneiric, project, running

@@ -30,7 +30,7 @@ FROM_DISK = "no daemon runs: answered from settings and plugins on disk\n"
 
 def test_sync_without_a_daemon_fills_the_cache_and_says_so(place: Place, typed: Typing) -> None:
     answer = typed("remote-sync")
-    accepted = f"{place.publisher.url}: upstream version 1 accepted: 1 entries, 1 artifacts fetched\n"
+    accepted = f"{place.publisher.url}: upstream version 1 accepted: 1 entry, 1 artifact fetched\n"
     assert answer == Answer(0, accepted, HERE)
     assert set(files(place.cache)) >= {"manifest.yaml", f"artifacts/{place.upstream.artifact}"}
 
@@ -73,7 +73,7 @@ def test_manifest_can_be_a_file_beside_its_artifacts(place: Place, typed: Typing
     manifest = place.directory / "release" / "manifest.json"
     assert (answer.code, answer.out) == (
         0,
-        f"{manifest}: upstream version 1 accepted: 1 entries, 1 artifacts fetched\n",
+        f"{manifest}: upstream version 1 accepted: 1 entry, 1 artifact fetched\n",
     )
     assert place.publisher.requests == []
 
@@ -83,7 +83,7 @@ def test_dry_run_says_what_would_be_accepted_and_changes_nothing(place: Place, t
     answer = typed("remote-sync", "--dry-run")
     assert (answer.code, answer.out) == (
         0,
-        f"{place.publisher.url}: upstream version 1 would be accepted: 1 entries, 1 artifacts fetched\n",
+        f"{place.publisher.url}: upstream version 1 would be accepted: 1 entry, 1 artifact fetched\n",
     )
     assert {name: content for name, content in files(place.directory).items() if content} == before
 
@@ -155,7 +155,7 @@ def serving_instead(path: str, fault: Fault) -> Callable[[Place], None]:
 @pytest.mark.parametrize(
     ("change", "code", "says", "remedy"),
     [
-        (sign_by_a_stranger, 5, "error[trust]: signature: {url}: none of the 1 signatures", "oneiric manifest sign"),
+        (sign_by_a_stranger, 5, "error[trust]: signature: {url}: 1 signature, and none", "oneiric manifest sign"),
         (strip_the_signature, 5, "error[trust]: unsigned: {url}: the manifest is not signed", "oneiric manifest sign"),
         (ask_for_two_signatures, 5, "error[trust]: threshold: {url}: signed by 1", "oneiric manifest sign --append"),
         (expire, 5, "error[trust]: expired: {url}: the manifest expired at ", "publish it signed anew"),

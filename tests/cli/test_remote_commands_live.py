@@ -89,7 +89,7 @@ def test_failed_sync_through_the_daemon_says_the_same_as_without(live: tuple[Pla
     place.upstream.publish()
     assert (answer.returncode, answer.stdout) == (5, "")
     error, hint = answer.stderr.splitlines()
-    assert error.startswith(f"error[trust]: signature: {place.publisher.url}: none of the 1 signatures")
+    assert error.startswith(f"error[trust]: signature: {place.publisher.url}: 1 signature, and none is one")
     assert hint == "try: sign it with one of the trusted keys: oneiric manifest sign"
 
 

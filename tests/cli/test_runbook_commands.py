@@ -119,6 +119,13 @@ def test_list_shows_what_the_runbook_reads_from_it(quiet: Path) -> None:
     assert [line for line in lines if line.split()[:2] == ["redis", "shadowed"] and "not the selection" in line]
 
 
+def test_plugins_says_which_disabled_names_nothing_is_called_by(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEIRIC_PLUGINS__DISABLED", "[oneiric, shpo, 'oneiric:man']")
+    answer = run("python -m oneiric.cli plugins", quiet)
+    last = answer.stdout.splitlines()[-1]
+    assert (last, answer.returncode) == ("plugins.disabled: nothing installed is called shpo or oneiric:man", 0)
+
+
 def test_plugins_shows_each_entry_point_with_its_candidates(quiet: Path) -> None:
     lines = [line.split() for line in run("python -m oneiric.cli plugins", quiet).stdout.splitlines()]
     assert ["oneiric.services", "oneiric", "oneiric"] in [line[:3] for line in lines]

@@ -22,6 +22,11 @@ BUILT_INS = {
 }
 HEAVY = SERVERS | CLIENTS | ENGINE | BUILT_INS
 PARSERS = {"msgspec", "packaging", "yaml"}
+UNASKED = {"dataclasses", "difflib", "logging", "shlex", "subprocess"}
+REPORTS = {"oneiric.core.reconcile", "oneiric.lifecycle.reports", "oneiric.observability.catalog"}
+METADATA = {"email", "importlib.metadata", "packaging.requirements", "packaging.specifiers", "packaging.tags"}
+"""Readers of metadata, and what tells more bounds apart than a lowest version."""
+WIRE = {"json", "selectors", "socket"}
 OURS = {"oneiric.api", "oneiric.config", "oneiric.core", "oneiric.plugins"}
 
 SCRIPT = """
@@ -101,8 +106,22 @@ def test_answer_from_disk_imports_no_server_no_client_and_no_built_in(quiet: Pat
     assert offenders(imported(quiet, *arguments), HEAVY) == []
 
 
-def test_list_from_disk_imports_no_reader_of_metadata(quiet: Path) -> None:
-    assert offenders(imported(quiet, "list"), {"email", "importlib.metadata", "packaging.requirements"}) == []
+@pytest.mark.parametrize(
+    "arguments",
+    [("list",), ("explain", "cache", "--domain", "adapter"), ("status",)],
+    ids=" ".join,
+)
+def test_answer_from_disk_for_people_imports_only_what_finds_it(quiet: Path, arguments: tuple[str, ...]) -> None:
+    assert offenders(imported(quiet, *arguments), UNASKED | METADATA | REPORTS | WIRE) == []
+
+
+def test_answer_from_disk_without_settings_imports_no_yaml(tmp_path: Path) -> None:
+    assert offenders(imported(tmp_path, "list"), {"yaml"}) == []
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("explain", "cache", "--domain", "adapter")], ids=" ".join)
+def test_asking_the_daemon_imports_no_reader_of_paths(shared: Daemon, arguments: tuple[str, ...]) -> None:
+    assert offenders(imported(shared.directory, *arguments), {"pathlib", "urllib"}) == []
 
 
 def test_offenders_are_found_in_packages_and_not_by_mere_prefix() -> None:

@@ -110,7 +110,9 @@ REFUSED = {
     "entries[0].sha256: is missing, and there is a uri": lambda: signed(first(sha256=None)),
     "digest: ... SHA-256 is ...": lambda: signed(first(uri="beside.py")),
     "entries[0].uri leads to ...": lambda: signed(first()),
-    "entries[0].version: expected str, got float": lambda: signed(first(uri=None, sha256=None, version=1.0)),
+    "entries[0].version: expected text, found a decimal number": lambda: signed(
+        first(uri=None, sha256=None, version=1.0)
+    ),
     "entries[0].key: 'Cache' is not a name": lambda: signed(first(uri=None, sha256=None, key="Cache")),
     "anchors are not supported": lambda: "source: acme\nowner: &owner me\nentries: []\n",
     "duplicate key": lambda: "source: acme\nsource: acme\nentries: []\n",

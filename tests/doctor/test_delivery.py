@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from oneiric.doctor.delivery import RULES, examine
 from oneiric.doctor.examine import examine as all_rules
 from oneiric.doctor.finding import Finding
+from oneiric.doctor.network import proxy_for
 from oneiric.doctor.vitals import RemoteVital, Vitals
 from tests.doctor.commands import untypeable
 from tests.doctor.reasons import reasons
@@ -32,7 +33,9 @@ from tests.doctor.remotes import (
 )
 
 PROXY = "HTTPS_PROXY=http://proxy.example:3128"
-NO_PLACE = f"dns: {URL}: proxy.example: name or service not known; no connection"
+NO_PLACE = f"dns: {URL}: the proxy proxy.example:3128: name or service not known; no connection"
+NO_WAY = f"connection: {URL}: the proxy proxy.example:3128: connection refused"
+NO_WORD = f"timeout: {URL}: nothing heard from the proxy proxy.example:3128 for 30 s"
 TUF = f"tuf+{URL}"
 ARTIFACT = "https://cdn.example/shop-1.0-py3-none-any.whl"
 OTHER = "ba9876543210-desk-2.0-py3-none-any.whl"
@@ -113,8 +116,8 @@ VERDICTS: dict[str, tuple[RemoteVital, str, str]] = {
     "http nonsense": (failing("http", f"http: {URL}: the answer is malformed"), "3A", "http"),
     "redirect": (failing("redirect", f"redirect: {URL}: leads to https://b.example/"), "3A", "redirect"),
     "proxy dns": (failing("dns", NO_PLACE, proxies=(PROXY,)), "3A", "proxy"),
-    "proxy refused": (failing("connection", proxies=(PROXY,)), "3A", "proxy"),
-    "proxy for all": (failing("connection", proxies=("all_proxy=proxy.example:3128",)), "3A", "proxy"),
+    "proxy refused": (failing("connection", NO_WAY, proxies=(PROXY,)), "3A", "proxy"),
+    "proxy is silent": (failing("timeout", NO_WORD, proxies=(PROXY,)), "3A", "proxy"),
     "proxy says no": (failing("connection", f"connection: {URL}: the proxy p answered 403 no"), "3A", "proxy"),
     "proxy wants a password": (failing("http", f"http: 407 Proxy Authentication from {URL}"), "3A", "proxy"),
     "proxy variable": (
@@ -122,22 +125,7 @@ VERDICTS: dict[str, tuple[RemoteVital, str, str]] = {
         *("3A", "proxy"),
     ),
     "host dns behind a proxy": (failing("dns", proxies=(PROXY,)), "3A", "dns"),
-    "proxy not for this host": (
-        failing("connection", proxies=(PROXY, "NO_PROXY=.example,10.0.0.0/8")),
-        *("3A", "connection refused"),
-    ),
-    "proxy not for this network": (
-        failing("connection", url="https://10.1.2.3/m.json", proxies=(PROXY, "NO_PROXY=10.0.0.0/8")),
-        *("3A", "connection refused"),
-    ),
-    "proxy not for this machine": (
-        failing("connection", url="https://127.0.0.1:8443/m.json", proxies=(PROXY,)),
-        *("3A", "connection refused"),
-    ),
-    "proxy for the other scheme": (
-        failing("connection", proxies=("HTTP_PROXY=http://proxy.example:3128",)),
-        *("3A", "connection refused"),
-    ),
+    "host refuses behind a proxy": (failing("connection", proxies=(PROXY,)), "3A", "connection refused"),
     "key rotation": (failing("signature", claimed_keys=(STRANGE,)), "3B", "key rotation"),
     "unsigned": (failing("unsigned", claimed_keys=()), "3B", "unsigned"),
     "no key": (failing("no-key", trusted_keys=()), "3B", "no key configured"),
@@ -273,6 +261,22 @@ def test_open_breaker_follows_from_whatever_the_cause_is(name: str) -> None:
     assert [(one.code, one.caused_by) for one in findings] == [(code, ""), ("3D", code)]
 
 
+@pytest.mark.parametrize(
+    ("url", "variables", "proxy"),
+    [
+        (URL, (PROXY,), "http://proxy.example:3128"),
+        (URL, ("all_proxy=proxy.example:3128",), "http://proxy.example:3128"),
+        (URL, ("HTTP_PROXY=http://proxy.example:3128",), ""),
+        (URL, (PROXY, "NO_PROXY=.example,10.0.0.0/8"), ""),
+        ("https://10.1.2.3/m.json", (PROXY, "NO_PROXY=10.0.0.0/8"), ""),
+        ("https://127.0.0.1:8443/m.json", (PROXY,), ""),
+    ],
+    ids=["its scheme", "all", "the other scheme", "not this host", "not this network", "not this machine"],
+)
+def test_proxy_is_the_one_that_the_variables_name(url: str, variables: tuple[str, ...], proxy: str) -> None:
+    assert proxy_for(failing("connection", url=url, proxies=variables)) == proxy
+
+
 @pytest.mark.parametrize("reason", ["connection", "dns"])
 def test_breaker_comes_first_when_the_host_can_be_reached_again(reason: str) -> None:
     findings = found(failing(reason, breaker="open", breaker_wait=42.4, reachable=""))
@@ -343,9 +347,18 @@ def test_refresh_that_does_not_run_is_told_of() -> None:
 
 def test_place_that_does_not_serve_is_told_of_although_a_mirror_does() -> None:
     refused = happened("signature-verification-failed", -21, source="remote", key_id=STRANGE)
-    warned = happened("remote-sync-warning", -20, error=f"{URL} did not serve: signature: none of the 1 signatures")
+    warned = happened("remote-sync-warning", -20, error=f"{URL} did not serve: signature: 1 signature, and none is one")
     (finding,) = found(remote(), recent=(refused, warned))
     assert (finding.code, finding.variant, finding.priority) == ("3B", "key rotation", "P0")
+
+
+def test_unknown_key_is_asked_about_before_anything_else() -> None:
+    asked, attack, *rest = first(VERDICTS["key rotation"][0]).commands
+    assert asked == f"# ask the publisher in another way than the manifest came by: is {STRANGE} a key of yours?"
+    assert attack == "# until the answer is yes take it for an attack: tell the security team, and change no key"
+    assert rest.index("# adding an unknown key trusts whoever signed: what a thief signs would run here") == 2
+    added = f"add {STRANGE}, as the publisher hands it to you, to remote.public_keys"
+    assert rest[3] == f"# settings/app.yml: only after that answer, {added}"
 
 
 def test_place_that_serves_again_is_told_of_no_more() -> None:

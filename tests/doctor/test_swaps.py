@@ -31,7 +31,7 @@ from tests.doctor.vitals import (
 )
 
 HOOK = "(adapter/cache, before_swap hook shop.hooks:warm)"
-HELD = "redis is exclusive and 2 leases are still held after 30 s"
+HELD = "redis is exclusive, with 2 leases still held after 30 s"
 STUCK = "adapter/cache redis: 3 earlier calls of it never ended; it is not called again"
 CLOSING = "RuntimeError: the socket is gone"
 UNSET = (
@@ -70,7 +70,7 @@ FAULTS: dict[str, tuple[Vitals, str, str, str]] = {
     "package missing": (vitals(broken(NO_PACKAGE)), "2B", "factory path", "P1"),
     "class missing": (vitals(broken(NO_CLASS)), "2B", "factory path", "P1"),
     "no function": (
-        vitals(broken("TypeError: shop.cache:X is a int, not something to call")),
+        vitals(broken("TypeError: shop.cache:X is of type int, not something to call")),
         *("2B", "factory path", "P1"),
     ),
     "only the last error tells of it": (
@@ -104,7 +104,7 @@ HEALTHY: dict[str, Vitals] = {
     "the last daemon failed": vitals(slot(serving="", state="inactive", attempts=OLD), process=None),
     "pinned": vitals(slot(pinned=True)),
     "paused": vitals(slot(state="paused")),
-    "held by callers": complaining("1 leases are still held after 30 s; closed when they end"),
+    "held by callers": complaining("1 lease still held after 30 s; closed when the last ends"),
     "nobody serves and nobody can": vitals(unserved("health-check", REFUSED)),
     "cleaned up again": vitals(slot(), recent=(happening("cleanup-failed", -400, provider="memory"),)),
 }

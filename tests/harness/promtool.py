@@ -6,14 +6,13 @@ same instant: a window then holds one sample less than it is long, and ``increas
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
-
-import yaml
 
 from oneiric.observability.catalog import METRICS
 from oneiric.observability.meters import Reading, Spread
@@ -136,7 +135,7 @@ def _run(tests: Sequence[Mapping[str, object]], rules: str, directory: Path, int
         "group_eval_order": GROUPS,
         "tests": list(tests),
     }
-    (directory / "tests.yml").write_text(yaml.safe_dump(document, sort_keys=False, width=100_000))
+    (directory / "tests.yml").write_text(json.dumps(document))
     done = subprocess.run(
         [require_program("promtool", INSTALL), "test", "rules", "tests.yml"],
         cwd=directory,

@@ -177,7 +177,7 @@ async def test_lease_held_past_the_drain_timeout_fails_the_swap_and_the_old_serv
         part = await callers.start(hold, runtime, 8.0)
         failure = await fail_to_swap(runtime)
         assert (failure.reason, part.closed, await use_once(runtime, PART)) == ("timeout", 0, "a")
-        assert "a is exclusive and 1 leases are still held after 5 s" in str(failure)
+        assert "a is exclusive, with 1 lease still held after 5 s" in str(failure)
         assert failure.hint == "see who holds them: oneiric status; or raise lifecycle.drain_timeout"
 
 

@@ -442,7 +442,7 @@ async def test_hook_named_in_new_settings_runs_at_the_next_swap(
     [
         ("oneiric.nowhere:hook", "ImportError(ModuleNotFoundError): No module named 'oneiric.nowhere'"),
         (f"{MODULE}:nothing", f"ImportError: module '{MODULE}' has no 'nothing'"),
-        (f"{MODULE}:number", f"TypeError: {MODULE}:number is a int, not something to call"),
+        (f"{MODULE}:number", f"TypeError: {MODULE}:number is of type int, not something to call"),
     ],
 )
 @pytest.mark.parametrize("when", WHEN)

@@ -149,7 +149,7 @@ async def test_held_instance_is_reported_once(opened: Any, workshop: Workshop, e
         release.set()
     (reported,) = events.named("instance-leaked")
     assert (reported["provider"], reported["instance_id"], reported["leases"]) == ("a", "adapter/part#1", 1)
-    assert reported["error"] == "1 leases are still held after 30 s; closed when they end"
+    assert reported["error"] == "1 lease still held after 30 s; closed when the last ends"
 
 
 async def test_instance_held_while_the_runtime_closes_is_reported(
@@ -161,7 +161,7 @@ async def test_instance_held_while_the_runtime_closes_is_reported(
             await tasks.start(hold, runtime, release)
         release.set()
     (reported,) = events.named("instance-leaked")
-    assert reported["error"] == "1 leases are held while the runtime closes; closed all the same"
+    assert reported["error"] == "1 lease held while the runtime closes; closed all the same"
 
 
 # Not closed

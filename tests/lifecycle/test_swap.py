@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from oneiric import NoCandidateError, Runtime, SwapFailedError
 from oneiric.errors import SupersededError

@@ -147,7 +147,7 @@ async def test_factory_named_by_a_path_is_imported(opened: Any, workshop: Worksh
     [
         ("oneiric.nowhere:Thing", "ImportError(ModuleNotFoundError): No module named 'oneiric.nowhere'"),
         ("collections:Nothing", "ImportError: module 'collections' has no 'Nothing'"),
-        ("string:digits", "TypeError: string:digits is a str, not something to call"),
+        ("string:digits", "TypeError: string:digits is of type str, not something to call"),
     ],
 )
 async def test_factory_path_that_leads_nowhere_is_explained(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from oneiric.core.config import PluginsSettings
-from oneiric.plugins.discovery import EntryPoint, Plugin, discover, entry_points, registered
+from oneiric.plugins.discovery import EntryPoint, Plugin, discover, entry_points, registered, unmatched
 
 HEAD = "from oneiric import Candidate, Slot\ncache = Slot('adapter', 'cache')\n"
 ONE = HEAD + "one = Candidate(slot=cache, provider='one', factory='m:f')\n"
@@ -108,11 +108,11 @@ BROKEN = {
     "does not compile": ("def", "SyntaxError: "),
     "imports what is not there": ("import nothing_here", "ImportError(ModuleNotFoundError): No module named"),
     "has no such attribute": ("x = 1", "ImportError: module 'offers' has no 'one'"),
-    "offers a number": ("one = 42", "TypeError: offers:one is a int, not a Candidate or an iterable of them"),
-    "offers text": ("one = 'text'", "TypeError: offers:one is a str, not a Candidate"),
-    "offers bytes": ("one = b'text'", "TypeError: offers:one is a bytes, not a Candidate"),
-    "offers nothing": ("one = None", "TypeError: offers:one is a NoneType, not a Candidate"),
-    "offers other things": ("one = [1]", "TypeError: offers:one offers a int, not a Candidate"),
+    "offers a number": ("one = 42", "TypeError: offers:one is of type int, not a Candidate or an iterable of them"),
+    "offers text": ("one = 'text'", "TypeError: offers:one is of type str, not a Candidate"),
+    "offers bytes": ("one = b'text'", "TypeError: offers:one is of type bytes, not a Candidate"),
+    "offers nothing": ("one = None", "TypeError: offers:one is of type NoneType, not a Candidate"),
+    "offers other things": ("one = [1]", "TypeError: offers:one offers what is of type int, not a Candidate"),
     "is called and raises": ("def one():\n    raise KeyError('k')", "KeyError: 'k'"),
     "is called and exits": ("def one():\n    raise SystemExit", "SystemExit: "),
     "is called with nothing and wants more": ("def one(x): ...", "TypeError: one() missing 1 required"),
@@ -168,6 +168,20 @@ def test_plugin_with_duplicate_candidates_becomes_an_error_and_registers_nothing
     install(site, "shop", "[oneiric.adapters]\nmain = offers:two\n", offers=ONE + "two = [one, one]\n")
     registry, (plugin,) = registered(found(site))
     assert ("twice" in plugin.error, dict(registry.sources)) == (True, {})
+
+
+def test_duplicate_candidates_of_one_plugin_are_told_in_one_line(site: Path) -> None:
+    install(site, "shop", "[oneiric.adapters]\nmain = offers:three\n", offers=ONE + "three = [one, one, one]\n")
+    _, (plugin,) = registered(found(site))
+    problem = "plugin oneiric.adapters:shop:main: offers provider 'one' for adapter/cache twice"
+    assert plugin.error == f"{problem}; {problem}"
+
+
+def test_mistakes_of_one_candidate_are_told_in_one_line(site: Path) -> None:
+    source = f"{HEAD}one = Candidate(slot=cache, provider='P', factory='m')\n"
+    install(site, "shop", "[oneiric.adapters]\nmain = offers:one\n", offers=source)
+    (plugin,) = found(site)
+    assert ("; " in plugin.error, "\n" in plugin.error) == (True, False)
 
 
 def test_same_provider_from_two_plugins_is_two_sources(site: Path) -> None:
@@ -238,6 +252,22 @@ def test_disabled_plugin_is_a_row_and_is_not_imported(name: str, site: Path) -> 
 def test_disabling_one_entry_point_leaves_the_others(site: Path) -> None:
     install(site, "shop", "[oneiric.adapters]\nmain = offers:one\nother = offers:one\n", offers=ONE)
     assert [plugin.disabled for plugin in found(site, disabled=("shop:main",))] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["main", "shop", "shop:main"])
+def test_name_that_disables_something_is_matched(name: str, site: Path) -> None:
+    install(site, "shop", "[oneiric.adapters]\nmain = offers:one\n", offers=ONE)
+    assert unmatched(PluginsSettings(disabled=(name,)), found(site, disabled=(name,))) == ()
+
+
+def test_names_that_disable_nothing_are_told_in_their_order(site: Path) -> None:
+    install(site, "shop", "[oneiric.adapters]\nmain = offers:one\n", offers=ONE)
+    settings = PluginsSettings(disabled=("shpo", "main", "shop:man", "shpo"))
+    assert unmatched(settings, found(site)) == ("shpo", "shop:man")
+
+
+def test_names_disable_nothing_in_vain_where_plugins_are_switched_off() -> None:
+    assert unmatched(PluginsSettings(enabled=False, disabled=("shop",)), ()) == ()
 
 
 def test_plugins_switched_off_are_not_looked_for(site: Path) -> None:

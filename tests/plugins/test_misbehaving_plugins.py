@@ -18,7 +18,7 @@ PLUGINS = {
     "raising": ("raise ValueError('broken')", "ValueError: broken"),
     "exiting": ("import sys\nsys.exit(3)", "SystemExit: 3"),
     "interrupting": ("raise KeyboardInterrupt", "KeyboardInterrupt: "),
-    "junk": ("one = 42", "TypeError: junk:one is a int, not a Candidate or an iterable of them"),
+    "junk": ("one = 42", "TypeError: junk:one is of type int, not a Candidate or an iterable of them"),
     "lost": ("import no_such_module", "ImportError(ModuleNotFoundError): No module named 'no_such_module'"),
     "hanging": ("import threading\nthreading.Event().wait()", "timeout: TimeoutError: no answer within 0.5 s"),
     "good": (GOOD, ""),

@@ -18,7 +18,9 @@ def test_contributing_has_every_make_target() -> None:
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     table = CONTRIBUTING.path.read_text().partition("| `make` | does |")[2].partition("\n\n")[0]
-    listed = {name for row in table.splitlines() for name in re.findall(r"`([\w-]+)`", row.split("|")[1] if row else "")}
+    listed = {
+        name for row in table.splitlines() for name in re.findall(r"`([\w-]+)`", row.split("|")[1] if row else "")
+    }
     assert listed == set(phony[1].split())
 
 

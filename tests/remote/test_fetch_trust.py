@@ -21,6 +21,7 @@ from tests.harness.servers import (
     Server,
     believes_nobody,
     by_path,
+    never,
     proxy,
     raw,
     respond,
@@ -410,14 +411,33 @@ async def test_proxy_that_refuses_is_a_connection_failure(monkeypatch: pytest.Mo
         monkeypatch.setenv("HTTPS_PROXY", recorder.url(""))
         async with open_fetcher() as fetcher:
             error = await failure(fetcher, "https://publisher.test/")
-    assert error.message == "connection: https://publisher.test/: the proxy 127.0.0.1 answered 403 Said"
+    said = f"the proxy 127.0.0.1:{recorder.port} answered 403 Said"
+    assert error.message == f"connection: https://publisher.test/: {said}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_proxy_that_takes_no_connection_is_named(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:PASSWORD@{host}:1")
+    async with open_fetcher() as fetcher:
+        error = await failure(fetcher, "https://publisher.test/")
+    assert error.message == f"connection: https://publisher.test/: the proxy {host}:1: connection refused"
+    assert "PASSWORD" not in error.render()
+
+
+async def test_proxy_that_says_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(never) as server:
+        monkeypatch.setenv("HTTPS_PROXY", server.url(""))
+        async with open_fetcher(idle_timeout=0.2) as fetcher:
+            error = await failure(fetcher, "https://publisher.test/")
+    heard = f"nothing heard from the proxy 127.0.0.1:{server.port} for 0.2 s"
+    assert error.message == f"timeout: https://publisher.test/: {heard}"
 
 
 async def test_proxy_whose_name_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://me:PASSWORD@proxy.invalid:8080")
     async with open_fetcher() as fetcher:
         error = await failure(fetcher, "https://publisher.test/")
-    assert error.message.startswith("dns: https://publisher.test/: proxy.invalid: ")
+    assert error.message.startswith("dns: https://publisher.test/: the proxy proxy.invalid:8080: ")
     assert "PASSWORD" not in error.render()
 
 

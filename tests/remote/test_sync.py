@@ -318,7 +318,7 @@ async def test_dry_run_on_an_empty_machine_makes_nothing(consumer: Consumer) -> 
     consumer.web.publish(part())
     report = await consumer.syncer().sync(dry_run=True)
     assert (report.outcome, report.dry_run, report.fetched) == ("success", True, 1)
-    assert str(report) == f"{URL}: shop version 1 would be accepted: 1 entries, 1 artifacts fetched"
+    assert str(report) == f"{URL}: shop version 1 would be accepted: 1 entry, 1 artifact fetched"
     assert (list(consumer.home.iterdir()), consumer.offered) == ([], None)
 
 

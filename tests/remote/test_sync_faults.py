@@ -180,7 +180,7 @@ def test_open_breaker_is_said_at_the_command_line_and_force_passes_it(upstream: 
             forced = daemon.cli("remote-sync", "--force")
     assert (skipped.returncode, "the circuit breaker is open for" in skipped.stdout) == (1, True)
     assert "try: oneiric remote-sync --force" in skipped.stderr
-    assert (forced.returncode, "accepted: 1 entries" in forced.stdout) == (0, True)
+    assert (forced.returncode, "accepted: 1 entry" in forced.stdout) == (0, True)
 
 
 TOKEN = "canary-Zx9_" + "q7" * 10

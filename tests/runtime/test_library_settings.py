@@ -8,14 +8,16 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from oneiric import Candidate, Runtime, Settings, Slot, SwapFailedError
 from oneiric.config.loader import load
+from oneiric.core.config import PluginsSettings
 from oneiric.core.states import Activity
 from oneiric.errors import ConfigError
 from oneiric.runtime.state import StateStore
-from oneiric.testing import PART, Events, Part, Workshop
+from oneiric.testing import PART, Events, Part, Workshop, bare_settings
 from tests.harness.slots import BARE, eventually
 
 pytestmark = pytest.mark.anyio
@@ -35,6 +37,18 @@ async def test_new_selection_swaps_its_slot_and_no_other(adapters: Any, workshop
         steps = await runtime.apply(adapters("selections: {part: b}"))
     assert [(step.slot, step.action, step.provider) for step in steps] == [(PART, "swap", "b")]
     assert [part.provider for part in workshop.built] == ["a", "o", "b"]
+
+
+async def test_disabled_names_that_nothing_is_called_by_are_told_when_plugins_are_looked_for(events: Events) -> None:
+    def disabling(*names: str) -> Settings:
+        plain = bare_settings()
+        plugins = PluginsSettings(disabled=names)
+        return msgspec.structs.replace(plain, app=msgspec.structs.replace(plain.app, plugins=plugins))
+
+    async with Runtime.open(disabling("oneiric", "shpo"), sink=events, environ={}) as runtime:
+        await runtime.apply(disabling("oneiric", "shpo"))
+        await runtime.apply(disabling("oneiric", "stok"))
+    assert [told["plugin"] for told in events.named("plugin-unmatched")] == ["shpo", "stok"]
 
 
 async def test_same_settings_again_change_nothing(adapters: Any, workshop: Workshop) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from oneiric.core.words import plural
 from oneiric.drills.drill import Check, Drill, Monitor, answer, app, busy, command, logged, query
 from oneiric.drills.publisher import Publisher, new_signer
 from oneiric.drills.sandbox import DrillFailedError, Sandbox
@@ -140,7 +141,7 @@ def _evidence(sandbox: Sandbox, _monitor: Monitor) -> str:
     kept = list((sandbox.directory / ".oneiric_cache" / "quarantine").iterdir())
     if not kept:
         raise DrillFailedError("no evidence was kept in .oneiric_cache/quarantine")
-    return f"{len(kept)} files are kept as evidence"
+    return f"{plural(len(kept), 'file')} kept as evidence"
 
 
 _EVIDENCE = Check("ls -la .oneiric_cache/quarantine/", _evidence)
