@@ -120,3 +120,4 @@ clean:
 # Pin newer versions of what is installed, after a look at what changes.
 pin:
 	scripts/pin
+	scripts/pin-peers

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
 
 from oneiric import Candidate, Slot
 from oneiric.core.registry import Registry
@@ -164,3 +167,21 @@ def test_every_malformed_token_is_named_at_once() -> None:
 def test_level_is_the_named_one_then_its_own_then_the_default(order: str, stack: str, own: int, level: int) -> None:
     candidate = Candidate(slot=SLOT, provider="p", factory="m:f", stack=stack, stack_level=own)
     assert StackOrder.parse(order).level(candidate) == level
+
+
+NUMBERS = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
+VERSIONS = st.builds(
+    "{}{}{}".format, NUMBERS, st.sampled_from(["", "a1", "rc2", ".post1", ".dev3"]), st.sampled_from(["", "+cu118"])
+)
+BOUNDS = st.builds("{}{}{}".format, st.sampled_from([">=", "==", "<"]), st.sampled_from(["", " "]), NUMBERS)
+
+
+@given(
+    version=VERSIONS,
+    bounds=st.sampled_from([1, 1, 2]).flatmap(lambda many: st.lists(BOUNDS, min_size=many, max_size=many)),
+)
+def test_requirement_is_met_when_packaging_says_so(version: str, bounds: list[str]) -> None:
+    wanted = ",".join(bounds)
+    policy = Policy(host=Host("3.11.7", "linux", {"redis": version}.get))
+    met = obstacle(policy=policy, requires=(f"redis{wanted}",)) is None
+    assert met == SpecifierSet(wanted).contains(version, prereleases=True)

@@ -217,3 +217,15 @@ def test_blocking_factory_times_out_while_others_are_served(place: Path) -> None
     assert (asked.returncode, row["provider"], row["state"], abandoned) == (1, "memory", "ready", 1)
     assert "timeout" in asked.stderr
     assert code == 1, "a call that still blocks is reported by the exit code"
+
+
+def test_collector_passes_by_what_the_daemon_imported(place: Path) -> None:
+    (place / "counting.py").write_text(
+        "import gc, pathlib\n\ndef build():\n    pathlib.Path('frozen').write_text(str(gc.get_freeze_count()))\n"
+        "    return object()\n"
+    )
+    (place / "settings" / "services.yml").write_text(
+        'selections: {count: counting}\ncandidates: [{key: count, provider: counting, factory: "counting:build"}]\n'
+    )
+    with running(place):
+        assert int((place / "frozen").read_text()) > 10_000

@@ -282,6 +282,21 @@ def test_daemon_refuses_a_second_socket_and_says_what_to_change(tmp_path: Path) 
         assert "keep one ListenStream=HOST:PORT in oneiric.socket" in process.stdout.read()
 
 
+def test_daemon_refuses_a_socket_that_is_not_of_the_internet(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with activated(project(tmp_path), str(path)) as process, socket.socket(socket.AF_UNIX) as caller:
+        wait_until(path.exists, "somebody listens")
+        caller.connect(str(path))
+        assert process.wait(20) == DaemonRefusedError.exit_code
+        assert process.stdout is not None
+        assert "a socket that is not a listening TCP socket" in process.stdout.read()
+
+
+def test_daemon_leaves_alone_what_its_parent_was_handed(tmp_path: Path) -> None:
+    with running(project(tmp_path), environ={"LISTEN_PID": "1", "LISTEN_FDS": "1"}) as daemon:
+        assert httpx2.get(f"http://{daemon.http}/healthz", timeout=20).status_code == 200
+
+
 # The sandbox: no systemd runs here, so what the daemon asks the kernel is compared with what the unit allows
 
 

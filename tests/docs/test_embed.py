@@ -83,7 +83,7 @@ def test_tests_of_the_page_pass(place: Path, file: str) -> None:
 
 
 def test_application_is_typed(place: Path) -> None:
-    require_typed(place, "shop.py")
+    require_typed(place, "shop.py", "fast_shop.py")
 
 
 def test_serverless_start_serves_on_its_port(place: Path) -> None:

@@ -14,8 +14,7 @@ import pytest
 
 from tests.harness.daemon import running
 from tests.harness.markdown import read
-from tests.harness.pages import answer, unused, write
-from tests.harness.walk import Typed, commands
+from tests.harness.pages import Typed, answer, commands, unused, write
 
 PAGE = read(Path(__file__).parents[2] / "docs" / "how-to" / "replace-a-part-safely.md")
 NAMES = {"alice (uid 1000)": f"{pwd.getpwuid(os.getuid()).pw_name} (uid {os.getuid()})"}

@@ -13,8 +13,7 @@ import oneiric
 from oneiric.core.domain import DOMAINS
 from oneiric.plugins.discovery import MOST_CANDIDATES
 from tests.harness.markdown import read
-from tests.harness.pages import answer, require_tests_pass, unused, write
-from tests.harness.walk import commands
+from tests.harness.pages import answer, commands, require_tests_pass, unused, write
 
 ROOT = Path(__file__).parents[2]
 PAGE = read(ROOT / "docs" / "how-to" / "write-a-plugin.md")

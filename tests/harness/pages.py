@@ -14,14 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic, sleep
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.harness.markdown import Block, Page
-from tests.harness.walk import Typed, commands
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 PATIENCE: Final = 10.0
-_LOOKS: Final = re.compile(r"oneiric (?:config show|doctor|explain|health|list|metrics|status)\b")
+LOOKS: Final = re.compile(
+    r"oneiric (?:cache verify|config show|doctor|explain|health|list|metrics|remote-status|status)\b"
+)
+"""Commands that only look: what they are to see may take a moment."""
 _VARIES: Final = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)"), "TIME"),
     (re.compile(r"\b\d+(?:\.\d+)? m?s\b"), "SPAN"),
@@ -31,6 +33,15 @@ _VARIES: Final = (
     (re.compile(r"(?<=\S) {2,}(?=\S)"), "  "),  # columns are as wide as their widest cell
     (re.compile(r"[ \t]+$", re.MULTILINE), ""),
 )
+
+
+class Typed(NamedTuple):
+    """A command of a page, what the page says that it prints, and where that stands."""
+
+    room: str
+    command: str
+    quoted: str
+    where: str
 
 
 def write_files(page: Page, directory: Path, names: Mapping[str, str] = NOTHING) -> Path:
@@ -55,6 +66,23 @@ def write(block: Block, directory: Path, names: Mapping[str, str] = NOTHING) -> 
 def typed(page: Page) -> list[Typed]:
     """Return the commands of *page* in their order, each with what the page says that it prints."""
     return [found for block in page.blocks if block.language == "console" for found in commands(block)]
+
+
+def commands(block: Block) -> list[Typed]:
+    """Return the commands of a ``console`` block, each with what it prints."""
+    found: list[tuple[list[str], list[str], int]] = []
+    for number, line in enumerate(block.text.splitlines(), block.line + 1):
+        if line.startswith("$ "):
+            found.append(([line.removeprefix("$ ")], [], number))
+        elif found and not found[-1][1] and found[-1][0][-1].endswith("\\"):
+            found[-1][0].append(line)
+        else:
+            assert found, f"{block.page.name}:{number}: no command prints this"
+            found[-1][1].append(line)
+    return [
+        Typed(block.use, "\n".join(lines), "\n".join(printed), f"{block.page.name}:{number}")
+        for lines, printed, number in found
+    ]
 
 
 def unused(page: Page) -> list[int]:
@@ -90,7 +118,7 @@ def answer(
 
     One that only looks is typed again for a while: what it is to see may take a moment.
     """
-    deadline = monotonic() + (PATIENCE if _LOOKS.match(command.command) else 0.0)
+    deadline = monotonic() + (PATIENCE if LOOKS.match(command.command) else 0.0)
     said = plain(renamed(command.quoted, names))
     while True:
         ran = run(renamed(command.command, names), directory, environ)

@@ -7,35 +7,18 @@ for the same one throughout; instants, durations and sizes are not compared, nor
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from tests.harness.markdown import Block, Page, slug_of
+from tests.harness.pages import LOOKS, PATIENCE, Typed, commands, plain, renamed, run
 
 _TOKEN: Final = re.compile(r"(?<![\w+/])(?:[0-9a-f]{64}|[0-9a-f]{16}|[A-Za-z0-9+/]{43}=)(?![\w+/=])")
-_VARIES: Final = (
-    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)"), "TIME"),
-    (re.compile(r"\d+(?:\.\d+)? ms\b"), "SPAN"),
-    (re.compile(r"\b[\d,]+ bytes\b"), "SIZE"),
-)
+_SIZE: Final = re.compile(r"\b[\d,]+ bytes\b")
 _IDS: Final = re.compile(r"[0-9a-f]{16}(?:, [0-9a-f]{16})+")
-_LOOKS: Final = re.compile(r"oneiric (?:remote-status|config show|list|explain|status|cache verify|health)\b")
-PATIENCE: Final = 10.0
-
-
-class Typed(NamedTuple):
-    """A command of a page, what the page says that it prints, and where that stands."""
-
-    room: str
-    command: str
-    quoted: str
-    where: str
 
 
 class Walk:
@@ -91,9 +74,10 @@ class Walk:
 
     def type(self, typed: Typed) -> None:
         """Type a command until it prints what is quoted: once, or for a while where it only looks."""
-        deadline = time.monotonic() + (PATIENCE if _LOOKS.match(typed.command) else 0.0)
+        deadline = time.monotonic() + (PATIENCE if LOOKS.match(typed.command) else 0.0)
         while True:
-            status, printed = self._run(typed)
+            ran = run(self._here(typed.command), self.rooms[typed.room], self._environ)
+            status, printed = ran.returncode, ran.stdout.rstrip("\n")
             said, known = self._compared(typed.quoted, printed)
             fails = typed.quoted.startswith("error[") or "\nerror[" in typed.quoted
             if (said, status != 0) == (_bare(printed), fails):
@@ -104,26 +88,9 @@ class Walk:
                     f"{typed.where}: {typed.command}\nexit code {status}\n{printed}\n--- and not\n{said}"
                 )
 
-    def _run(self, typed: Typed) -> tuple[int, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        ran = subprocess.run(
-            ["bash", "-c", self._here(typed.command)],
-            cwd=self.rooms[typed.room],
-            env={**os.environ, "NO_COLOR": "1", **self._environ, "PATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return ran.returncode, ran.stdout.rstrip("\n")
-
     def _here(self, text: str) -> str:
         """Return *text* of the page as it reads in this run."""
-        for name, real in self.names.items():
-            text = text.replace(name, real)
-        return text
+        return renamed(text, self.names)
 
     def _compared(self, quoted: str, printed: str) -> tuple[str, dict[str, str]]:
         """Return what is quoted as it would read here, and what its new tokens stand for."""
@@ -133,31 +100,9 @@ class Walk:
             if said not in self.names and said not in known and real not in taken:
                 known[said] = real
                 taken.add(real)
-        text = self._here(quoted)
-        for name, real in known.items():
-            text = text.replace(name, real)
-        return _bare(text), known
-
-
-def commands(block: Block) -> list[Typed]:
-    """Return the commands of a ``console`` block, each with what it prints."""
-    found: list[tuple[list[str], list[str], int]] = []
-    for number, line in enumerate(block.text.splitlines(), block.line + 1):
-        if line.startswith("$ "):
-            found.append(([line.removeprefix("$ ")], [], number))
-        elif found and not found[-1][1] and found[-1][0][-1].endswith("\\"):
-            found[-1][0].append(line)
-        else:
-            assert found, f"{block.page.name}:{number}: no command prints this"
-            found[-1][1].append(line)
-    return [
-        Typed(block.use, "\n".join(lines), "\n".join(printed), f"{block.page.name}:{number}")
-        for lines, printed, number in found
-    ]
+        return _bare(renamed(self._here(quoted), known)), known
 
 
 def _bare(text: str) -> str:
     """Return *text* without what varies from run to run."""
-    for pattern, word in _VARIES:
-        text = pattern.sub(word, text)
-    return _IDS.sub(lambda ids: ", ".join(sorted(ids[0].split(", "))), text)
+    return _IDS.sub(lambda ids: ", ".join(sorted(ids[0].split(", "))), _SIZE.sub("SIZE", plain(text)))

@@ -362,3 +362,15 @@ async def test_corrupt_state_is_moved_aside_and_reported(store: StateStore, work
     (event,) = events.named("state-discarded")
     assert event["file"] == str(store.path.with_name("state.db.discarded-1"))
     assert store.load().pins[PART].provider == "a"
+
+
+@pytest.mark.parametrize("key", [None, "part", "other", "absent"])
+@pytest.mark.parametrize("domain", [None, "adapter", "service"])
+async def test_snapshot_of_some_slots_has_what_the_whole_has_of_them(domain: str | None, key: str | None) -> None:
+    workshop = Workshop()
+    async with Runtime.open(bare_settings()) as runtime:
+        slots = [Slot[Any](domain, key) for domain in ("adapter", "service") for key in ("part", "other")]
+        runtime.register(*(workshop.candidate("only", slot=slot) for slot in slots))
+        async with runtime.use(slots[0]):
+            some = runtime.snapshot(domain=domain, key=key).slots
+            assert some == runtime.snapshot().select(domain=domain, key=key)
