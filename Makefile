@@ -37,11 +37,14 @@ check: $(VENV)/.dev
 # Programs that the tests start or inject faults with, by Debian package where the names differ.
 PROGRAMS := prometheus promtool:prometheus prometheus-alertmanager amtool:prometheus-alertmanager redis-server nginx:nginx-light strace faketime mount prlimit:util-linux setpriv:util-linux unshare:util-linux node:nodejs npm curl bwrap:bubblewrap systemd-analyze:systemd
 
+# Half as many again as there are cores: tests of real processes wait for a third of their time.
+WORKERS := $(shell expr $$(nproc) \* 3 / 2)
+
 unit: $(VENV)/.dev
 	scripts/system-packages $(PROGRAMS)
 	@$(MAKE) --no-print-directory $(VENV)/logql
 	@$(BIN)/python -m compileall -q oneiric  # or each of a thousand processes would, where bytecode is not written
-	$(BIN)/python -m pytest -n auto --dist loadfile || { \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile || { \
 	  echo "again, alone: what failed beside others on a busy machine must pass without them"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
